@@ -1,0 +1,92 @@
+# shellcheck shell=bash
+# Functions that make sure a tool is there. Sourced by the other scripts.
+
+setup_fail() { # WHAT HINT
+    printf 'error: %s\n  hint: %s\n' "$1" "$2" >&2
+    return 1
+}
+
+# Sets AS_ROOT, the words to put before a command that needs root.
+need_root_or_sudo() {
+    AS_ROOT=()
+    ((EUID == 0)) && return
+    command -v sudo >/dev/null ||
+        setup_fail "this needs root, and there is no sudo" 'run it as root' || return
+    AS_ROOT=(sudo)
+}
+
+apt_install() { # PACKAGE...
+    local package missing=() get
+    for package; do
+        dpkg-query -Wf '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed ||
+            missing+=("$package")
+    done
+    ((${#missing[@]})) || return 0
+    command -v apt-get >/dev/null ||
+        setup_fail "cannot install ${missing[*]}: there is no \`apt-get\`" \
+            'install their equivalents by hand, or use Debian or Ubuntu' || return
+    need_root_or_sudo || return
+
+    echo "installing ${missing[*]}" >&2
+    # --no-remove: a conflict with what the user has is an error, not a removal.
+    get=("${AS_ROOT[@]}" env DEBIAN_FRONTEND=noninteractive
+        apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0)
+    local install=("${get[@]}" -y --no-remove --no-install-recommends install "${missing[@]}")
+    # The lists on the machine usually serve; fetch them only when they do not.
+    "${install[@]}" >/dev/null 2>&1 && return
+    # One dead source makes the update fail; the install says whether it mattered.
+    "${get[@]}" update >&2 || true
+    "${install[@]}" >&2 ||
+        setup_fail "cannot install ${missing[*]}" 'see what apt says above, and whether its mirror is in reach'
+}
+
+# Whether the tool exists; if not, installs the package. By tool, as users
+# have some of them from elsewhere (docker-ce instead of docker.io).
+need_tool() { # TOOL PACKAGE
+    # sbin is not in the PATH of Debian's ordinary users.
+    PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null || apt_install "$2"
+}
+
+# Cargo of at least the `rust-version` of ./Cargo.toml, and a linker.
+ensure_rust() {
+    local wanted=0
+    [[ ! -e Cargo.toml ]] ||
+        wanted=$(sed -n 's/^rust-version *= *"\([0-9.]*\)".*/\1/p' Cargo.toml | head -n1)
+    need_tool cc gcc || return
+    need_tool make make || return
+    [[ -e /usr/include/stdio.h ]] || apt_install libc6-dev || return
+
+    PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
+    cargo_is "$wanted" && return
+    if ! command -v rustup >/dev/null; then
+        install_rustup || return
+        hash -r
+    fi
+    echo 'installing the stable Rust toolchain' >&2
+    rustup toolchain install stable --profile minimal --component rustfmt --component clippy >&2 ||
+        setup_fail 'rustup could not install a toolchain' 'see whether static.rust-lang.org is in reach' || return
+    # The user's default stays what it is: stable is chosen for this script alone.
+    cargo_is "$wanted" || export RUSTUP_TOOLCHAIN=stable
+    cargo_is "$wanted" ||
+        setup_fail "tazpod needs cargo $wanted or later, found $(cargo --version 2>&1 | head -n1)" \
+            'update Rust: https://rustup.rs'
+}
+
+cargo_is() { # VERSION
+    local found
+    # A rustup without a toolchain has a cargo that only fails.
+    found=$(cargo --version 2>/dev/null | cut -d' ' -f2) || return
+    printf '%s\n' "${1:-0}" "$found" | sort -CV
+}
+
+install_rustup() {
+    if apt-cache show rustup >/dev/null 2>&1 && apt_install rustup; then
+        return
+    fi
+    need_tool curl curl && apt_install ca-certificates || return
+    local script
+    script=$(curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs) ||
+        setup_fail 'cannot fetch https://sh.rustup.rs' 'install Rust by hand: https://rustup.rs' || return
+    sh -s -- -y --profile minimal --no-modify-path >&2 <<<"$script" ||
+        setup_fail 'rustup did not install' 'install Rust by hand: https://rustup.rs'
+}

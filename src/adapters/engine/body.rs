@@ -1,0 +1,101 @@
+//! From a specification to the engine's request, as a pure function.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountBindOptions, MountType};
+
+use super::Image;
+use crate::env;
+use crate::pod::ownership::{EngineTraits, Ownership};
+use crate::pod::spec::{AGENT_MOUNT, AgentSource, RUN, Spec, Transport, label};
+
+/// What a pod may do beyond an ordinary process: with these, `sudo apt install` works. Reasons: `docs/security.md`.
+const CAPABILITIES: [&str; 9] =
+    ["SETUID", "SETGID", "CHOWN", "DAC_OVERRIDE", "FOWNER", "SETFCAP", "AUDIT_WRITE", "KILL", "FSETID"];
+
+/// Seconds between SIGTERM and SIGKILL, also for `docker stop` by others.
+pub const STOP_GRACE_SECONDS: i64 = 10;
+
+/// A mountpoint under which nothing can be written, by anyone: what is under a mount that went missing.
+const SEALED_MOUNTPOINT: &str = "ro,mode=0000,size=4k,nosuid,nodev,noexec";
+
+/// A bind mount of `source` that must exist.
+pub fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
+    Mount {
+        typ: Some(MountType::BIND),
+        source: Some(source.to_string_lossy().into_owned()),
+        target: Some(target.to_owned()),
+        read_only: Some(read_only),
+        bind_options: Some(MountBindOptions { propagation: None, ..Default::default() }),
+        ..Default::default()
+    }
+}
+
+/// The request that creates a pod's container.
+pub fn container(spec: &Spec, image: &Image, traits: EngineTraits) -> ContainerCreateBody {
+    let user = spec.user();
+    let labels = [
+        (
+            label::WORKSPACE,
+            spec.shares.first().map(|share| share.source.to_string_lossy().into_owned()).unwrap_or_default(),
+        ),
+        (label::VERTICAL, spec.vertical.clone()),
+        (label::SPEC, spec.hash()),
+        (label::SPEC_JSON, spec.to_json()),
+        (label::IMAGE, image.id.clone()),
+        (label::AGENT, crate::BUILD.to_owned()),
+    ];
+    let mut environment: Vec<String> = vec![format!("{}={}", env::TAZPOD_POD, spec.name)];
+    environment.extend(spec.env.iter().map(|(name, value)| format!("{name}={value}")));
+    ContainerCreateBody {
+        image: Some(image.id.clone()),
+        hostname: Some(spec.hostname.clone()),
+        user: Some(format!("{}:{}", user.uid, user.gid)),
+        entrypoint: Some(vec![spec.agent.path().to_owned(), "agent".into(), "run".into()]),
+        cmd: Some(Vec::new()),
+        // The workspace may not be mounted yet when PID 1 starts.
+        working_dir: Some("/".into()),
+        env: Some(environment),
+        labels: Some(labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
+        stop_signal: Some("SIGTERM".into()),
+        stop_timeout: Some(STOP_GRACE_SECONDS),
+        host_config: Some(host_config(spec, traits)),
+        ..Default::default()
+    }
+}
+
+fn host_config(spec: &Spec, traits: EngineTraits) -> HostConfig {
+    let mut mounts = Vec::new();
+    let mut tmpfs = HashMap::new();
+    for share in &spec.shares {
+        let target = share.target.to_string_lossy().into_owned();
+        if matches!(spec.ownership, Ownership::Idmap(_)) {
+            // Mounted after the start, from inside the pod's namespaces.
+            tmpfs.insert(target, SEALED_MOUNTPOINT.to_owned());
+        } else {
+            mounts.push(bind(&share.source, &target, false));
+        }
+    }
+    if let AgentSource::Mount(path) = &spec.agent {
+        mounts.push(bind(path, AGENT_MOUNT, true));
+    }
+    if let (Transport::Socket, Some(run)) = (spec.transport, &spec.run) {
+        mounts.push(bind(run, RUN, false));
+    }
+    HostConfig {
+        mounts: Some(mounts),
+        tmpfs: Some(tmpfs),
+        cap_drop: Some(vec!["ALL".into()]),
+        cap_add: Some(CAPABILITIES.iter().map(|&name| name.to_owned()).collect()),
+        // SELinux: the workspace keeps its labels, which a `:Z` would rewrite.
+        security_opt: Some(vec!["label=disable".into()]),
+        userns_mode: (spec.ownership == Ownership::KeepId && traits.podman)
+            .then(|| "keep-id:uid=1000,gid=1000".to_owned()),
+        network_mode: spec.network.clone(),
+        memory: spec.memory,
+        memory_swap: spec.memory,
+        init: Some(false),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,631 @@
+//! Docker and Podman through their API socket.
+
+mod body;
+mod endpoint;
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::time::Duration;
+
+// The one home of the engine's client.
+#[allow(clippy::disallowed_types)]
+use bollard::Docker;
+use bollard::container::LogOutput;
+use bollard::errors::Error as ApiError;
+use bollard::exec::{StartExecOptions, StartExecResults};
+use bollard::models::{ContainerCreateBody, ExecConfig, HostConfig};
+use bollard::query_parameters as query;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, TryStreamExt};
+use tokio::io::AsyncWrite;
+
+use crate::error::{Error, Kind, Result};
+use crate::pod::ownership::EngineTraits;
+use crate::pod::spec::{Spec, label};
+pub use endpoint::Endpoint;
+
+/// How long one request may take; streams have no limit as a whole.
+const REQUEST_TIMEOUT_SECONDS: u64 = 120;
+
+/// A client of one engine.
+#[derive(Clone, Debug)]
+#[allow(clippy::disallowed_types)]
+pub struct Engine {
+    docker: Docker,
+    endpoint: Endpoint,
+}
+
+/// What the engine says of itself.
+#[derive(Clone, Debug)]
+pub struct EngineInfo {
+    /// For the choice of mechanisms.
+    pub traits: EngineTraits,
+    /// As the engine gives it.
+    pub version: String,
+    /// The engine's machine, as Go and OCI name it (`amd64`).
+    pub architecture: String,
+    /// Name of the storage driver.
+    pub storage: String,
+}
+
+impl EngineInfo {
+    /// `Docker 20.10.24` or `rootless Podman 4.3.1`.
+    pub fn describe(&self) -> String {
+        let rootless = if self.traits.rootless { "rootless " } else { "" };
+        let flavor = if self.traits.podman { "Podman" } else { "Docker" };
+        format!("{rootless}{flavor} {}", self.version)
+    }
+}
+
+/// A container of ours, as listed.
+#[derive(Clone, Debug)]
+pub struct PodSummary {
+    /// The container's id.
+    pub id: String,
+    /// The container's name.
+    pub name: String,
+    /// `running`, `exited`, `created`, …; `unknown` for a state that we do not know.
+    pub state: String,
+    /// For people: `Up 2 hours`.
+    pub status: String,
+    /// The image's reference as given at creation.
+    pub image: String,
+    /// All labels.
+    pub labels: HashMap<String, String>,
+}
+
+impl PodSummary {
+    /// A label's value, empty where it is missing.
+    pub fn label(&self, name: &str) -> &str {
+        self.labels.get(name).map_or("", String::as_str)
+    }
+
+    /// Whether its processes run.
+    pub fn is_running(&self) -> bool {
+        self.state == "running"
+    }
+}
+
+/// Whether and how a container runs.
+#[derive(Clone, Debug)]
+pub struct ContainerState {
+    /// Whether its processes run.
+    pub running: bool,
+    /// PID 1 as the engine's machine sees it; 0 where it does not run.
+    pub pid: i64,
+    /// Of the last run.
+    pub exit_code: i64,
+    /// What the engine said where it could not start.
+    pub error: String,
+}
+
+/// An image that the engine has.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// `sha256:…`.
+    pub id: String,
+    /// As OCI names it (`amd64`).
+    pub architecture: String,
+    /// All labels.
+    pub labels: HashMap<String, String>,
+    /// Size in bytes.
+    pub size: i64,
+}
+
+/// A short-lived container.
+#[derive(Clone, Debug)]
+pub struct Helper {
+    /// The image.
+    pub image: String,
+    /// Command line, from the executable on.
+    pub command: Vec<String>,
+    /// Capabilities; all others are dropped.
+    pub capabilities: Vec<&'static str>,
+    /// Host paths and where they appear, read-only or not.
+    pub binds: Vec<(std::path::PathBuf, String, bool)>,
+    /// Whose pid namespace to join: `container:ID`.
+    pub pid_mode: Option<String>,
+}
+
+/// Both ends of a command's stdio.
+pub struct ExecStream {
+    /// stdout and stderr, as they come.
+    pub output: Pin<Box<dyn Stream<Item = std::io::Result<LogOutput>> + Send>>,
+    /// stdin.
+    pub input: Pin<Box<dyn AsyncWrite + Send>>,
+}
+
+impl std::fmt::Debug for ExecStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ExecStream")
+    }
+}
+
+impl Engine {
+    /// A client; nothing is sent yet.
+    ///
+    /// # Errors
+    /// Where the address cannot be one.
+    #[allow(clippy::disallowed_types)]
+    pub fn new(endpoint: Endpoint) -> Result<Engine> {
+        let version = bollard::API_DEFAULT_VERSION;
+        let docker = match &endpoint {
+            Endpoint::Unix(path) => {
+                if let Err(source) = std::fs::metadata(path) {
+                    return Err(unreachable_engine(&endpoint).with_source(source));
+                }
+                Docker::connect_with_unix(&path.to_string_lossy(), REQUEST_TIMEOUT_SECONDS, version)
+            }
+            Endpoint::Http(address) => Docker::connect_with_http(address, REQUEST_TIMEOUT_SECONDS, version),
+        };
+        let docker = docker.map_err(|source| unreachable_engine(&endpoint).with_source(source))?;
+        Ok(Engine { docker, endpoint })
+    }
+
+    /// The address.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    fn failed(&self, doing: impl Into<String>, source: ApiError) -> Error {
+        api_error(&self.endpoint, doing.into(), source)
+    }
+
+    /// Asks the engine about itself.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub async fn info(&self) -> Result<EngineInfo> {
+        let (info, version) = tokio::try_join!(self.docker.info(), self.docker.version())
+            .map_err(|source| self.failed("cannot ask the engine about itself", source))?;
+        let options = info.security_options.unwrap_or_default();
+        let has = |name: &str| options.iter().any(|option| option.split(',').any(|part| part == name));
+        let podman = version
+            .components
+            .unwrap_or_default()
+            .iter()
+            .any(|component| component.name.starts_with("Podman"));
+        let version = version.version.unwrap_or_default();
+        let mut numbers = version.split(['.', '-', '+']).map(|part| part.parse().unwrap_or(0));
+        let numbers = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        Ok(EngineInfo {
+            traits: EngineTraits {
+                podman,
+                rootless: has("name=rootless"),
+                userns_remap: has("name=userns"),
+                version: numbers,
+            },
+            version,
+            architecture: oci_architecture(&info.architecture.unwrap_or_default()),
+            storage: info.driver.unwrap_or_default(),
+        })
+    }
+
+    /// Containers with all of these labels, in any state. Label filters of engines match `KEY=VALUE` whole.
+    ///
+    /// # Errors
+    /// Where the engine does not answer.
+    pub async fn pods(&self, labels: &[(&str, &str)]) -> Result<Vec<PodSummary>> {
+        let filter: Vec<String> = labels
+            .iter()
+            .map(|(key, value)| if value.is_empty() { (*key).to_owned() } else { format!("{key}={value}") })
+            .collect();
+        let list = |status: Option<&'static str>| {
+            let mut filters = HashMap::from([("label".to_owned(), filter.clone())]);
+            filters.extend(status.map(|status| ("status".to_owned(), vec![status.to_owned()])));
+            let options = query::ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+            self.docker.list_containers(Some(options))
+        };
+        let found = match list(None).await {
+            // One container in a state that the client's types lack fails the whole list: ask state by state.
+            Err(ApiError::JsonDataError { .. } | ApiError::JsonSerdeError { .. }) => {
+                let mut found = Vec::new();
+                for status in ["running", "created", "exited", "paused"] {
+                    found.extend(list(Some(status)).await.unwrap_or_default());
+                }
+                Ok(found)
+            }
+            other => other,
+        };
+        let found = found.map_err(|source| self.failed("cannot list containers", source))?;
+        let mut pods: Vec<_> = found
+            .into_iter()
+            .map(|container| PodSummary {
+                id: container.id.unwrap_or_default(),
+                name: container
+                    .names
+                    .and_then(|names| names.into_iter().next())
+                    .map(|name| name.trim_start_matches('/').to_owned())
+                    .unwrap_or_default(),
+                state: container.state.map_or_else(|| "unknown".to_owned(), |state| state.to_string()),
+                status: container.status.unwrap_or_default(),
+                image: container.image.unwrap_or_default(),
+                labels: container.labels.unwrap_or_default(),
+            })
+            // Filters of engines are not to be trusted with what gets removed.
+            .filter(|pod| {
+                labels.iter().all(|(key, value)| {
+                    pod.labels.get(*key).is_some_and(|found| value.is_empty() || found == value)
+                })
+            })
+            .collect();
+        pods.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(pods)
+    }
+
+    /// The container with exactly this name, whoever made it.
+    ///
+    /// # Errors
+    /// Where the engine does not answer.
+    pub async fn container(&self, name: &str) -> Result<Option<(ContainerState, HashMap<String, String>)>> {
+        match self.docker.inspect_container(name, None).await {
+            Ok(found) => {
+                let state = found.state.unwrap_or_default();
+                let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
+                let state = ContainerState {
+                    running: state.running.unwrap_or_default(),
+                    pid: state.pid.unwrap_or_default(),
+                    exit_code: state.exit_code.unwrap_or_default(),
+                    error: state.error.unwrap_or_default(),
+                };
+                Ok(Some((state, labels)))
+            }
+            Err(source) if is_not_found(&source) => Ok(None),
+            Err(source) => Err(self.failed(format!("cannot inspect `{name}`"), source)),
+        }
+    }
+
+    /// An image by reference or id, if the engine has it.
+    ///
+    /// # Errors
+    /// Where the engine does not answer.
+    pub async fn image(&self, reference: &str) -> Result<Option<Image>> {
+        match self.docker.inspect_image(reference).await {
+            Ok(found) => Ok(Some(Image {
+                id: found
+                    .id
+                    .map(|id| if id.contains(':') { id } else { format!("sha256:{id}") })
+                    .unwrap_or_default(),
+                architecture: found.architecture.unwrap_or_default(),
+                labels: found.config.and_then(|config| config.labels).unwrap_or_default(),
+                size: found.size.unwrap_or_default(),
+            })),
+            Err(source) if is_not_found(&source) => Ok(None),
+            Err(source) => Err(self.failed(format!("cannot inspect the image `{reference}`"), source)),
+        }
+    }
+
+    /// Pulls an image; `progress` gets the engine's lines.
+    ///
+    /// # Errors
+    /// [`Kind::Image`] with the engine's reason.
+    pub async fn pull(&self, reference: &str, mut progress: impl FnMut(&str)) -> Result<()> {
+        let options = query::CreateImageOptionsBuilder::default().from_image(reference).build();
+        let mut stream = self.docker.create_image(Some(options), None, None);
+        while let Some(event) = stream.next().await {
+            let event = event.map_err(|source| {
+                let doing = format!("cannot pull `{reference}`");
+                match source {
+                    source @ (ApiError::DockerStreamError { .. }
+                    | ApiError::DockerResponseServerError { .. }) => {
+                        Error::new(Kind::Image, doing).with_source(source)
+                    }
+                    source => self.failed(doing, source),
+                }
+            })?;
+            if let Some(status) = event.status {
+                progress(status.trim_end());
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes an image of one layer from a root filesystem (a tar).
+    ///
+    /// # Errors
+    /// [`Kind::Image`] with the engine's reason.
+    pub async fn import_rootfs(
+        &self,
+        repository: &str,
+        tag: &str,
+        rootfs: impl Stream<Item = Bytes> + Send + 'static,
+    ) -> Result<()> {
+        let options =
+            query::CreateImageOptionsBuilder::default().from_src("-").repo(repository).tag(tag).build();
+        let body = bollard::body_stream(rootfs);
+        let mut stream = self.docker.create_image(Some(options), Some(body), None);
+        while let Some(event) = stream.next().await {
+            event.map_err(|source| {
+                Error::new(Kind::Image, format!("cannot import `{repository}:{tag}`")).with_source(source)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Builds and tags an image from a context (a tar); `progress` gets the builder's lines.
+    ///
+    /// # Errors
+    /// [`Kind::Image`] with the builder's reason.
+    pub async fn build(
+        &self,
+        tag: &str,
+        context: Bytes,
+        arguments: &HashMap<String, String>,
+        labels: &HashMap<String, String>,
+        mut progress: impl FnMut(&str),
+    ) -> Result<()> {
+        let options = query::BuildImageOptionsBuilder::default()
+            .dockerfile("Containerfile")
+            .t(tag)
+            .rm(true)
+            .forcerm(true)
+            .buildargs(arguments)
+            .labels(labels)
+            .build();
+        let mut stream = self.docker.build_image(options, None, Some(bollard::body_full(context)));
+        while let Some(event) = stream.next().await {
+            let event = event.map_err(|source| match source {
+                source
+                @ (ApiError::DockerStreamError { .. } | ApiError::DockerResponseServerError { .. }) => {
+                    Error::new(Kind::Image, format!("cannot build `{tag}`")).with_source(source)
+                }
+                source => self.failed(format!("cannot build `{tag}`"), source),
+            })?;
+            if let Some(detail) = event.error_detail {
+                let reason = detail.message.unwrap_or_default();
+                return Err(Error::new(Kind::Image, format!("cannot build `{tag}`: {}", reason.trim())));
+            }
+            if let Some(text) = event.stream {
+                text.lines().filter(|line| !line.trim().is_empty()).for_each(&mut progress);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives an image one more name.
+    ///
+    /// # Errors
+    /// Where the engine refuses.
+    pub async fn tag(&self, image: &str, repository: &str, tag: &str) -> Result<()> {
+        let options = query::TagImageOptionsBuilder::default().repo(repository).tag(tag).build();
+        self.docker
+            .tag_image(image, Some(options))
+            .await
+            .map_err(|source| self.failed(format!("cannot tag `{repository}:{tag}`"), source))
+    }
+
+    /// Creates the pod's container and returns its id.
+    ///
+    /// # Errors
+    /// Where the engine refuses.
+    pub async fn create(&self, spec: &Spec, image: &Image, traits: EngineTraits) -> Result<String> {
+        let body = body::container(spec, image, traits);
+        let options = query::CreateContainerOptionsBuilder::default().name(&spec.name).build();
+        let created = self
+            .docker
+            .create_container(Some(options), body)
+            .await
+            .map_err(|source| self.failed(format!("cannot create `{}`", spec.name), source))?;
+        Ok(created.id)
+    }
+
+    /// Starts a container.
+    ///
+    /// # Errors
+    /// Where the engine refuses.
+    pub async fn start(&self, name: &str) -> Result<()> {
+        self.docker
+            .start_container(name, None::<query::StartContainerOptions>)
+            .await
+            .map_err(|source| self.failed(format!("cannot start `{name}`"), source))
+    }
+
+    /// Stops a container, with SIGTERM first and SIGKILL after `grace`.
+    ///
+    /// # Errors
+    /// Where the engine refuses.
+    pub async fn stop(&self, name: &str, grace: Duration) -> Result<()> {
+        let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
+        let options = query::StopContainerOptionsBuilder::default().t(seconds).build();
+        match self.docker.stop_container(name, Some(options)).await {
+            // 304: it does not run.
+            Err(ApiError::DockerResponseServerError { status_code: 304, .. }) | Ok(()) => Ok(()),
+            Err(source) => Err(self.failed(format!("cannot stop `{name}`"), source)),
+        }
+    }
+
+    /// Removes a container, running or not, with its anonymous volumes. One that is not there is fine.
+    ///
+    /// # Errors
+    /// Where the engine refuses.
+    pub async fn remove(&self, name: &str) -> Result<()> {
+        let options = query::RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        match self.docker.remove_container(name, Some(options)).await {
+            Err(source) if is_not_found(&source) => Ok(()),
+            other => other.map_err(|source| self.failed(format!("cannot remove `{name}`"), source)),
+        }
+    }
+
+    /// The container's output so far, or as it comes.
+    pub fn logs(&self, name: &str, follow: bool, tail: &str) -> impl Stream<Item = Result<Bytes>> + '_ {
+        let options =
+            query::LogsOptionsBuilder::default().stdout(true).stderr(true).follow(follow).tail(tail).build();
+        let name = name.to_owned();
+        self.docker
+            .logs(&name, Some(options))
+            .map_ok(LogOutput::into_bytes)
+            .map_err(move |source| self.failed(format!("cannot read the log of `{name}`"), source))
+    }
+
+    /// Starts a command in a running container with its stdio attached.
+    ///
+    /// # Errors
+    /// Where the engine refuses.
+    pub async fn exec_stdio(&self, name: &str, user: &str, command: &[&str]) -> Result<ExecStream> {
+        let config = ExecConfig {
+            attach_stdin: Some(true),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            cmd: Some(command.iter().map(|&word| word.to_owned()).collect()),
+            user: Some(user.to_owned()),
+            ..Default::default()
+        };
+        let failed = |source| self.failed(format!("cannot start a command in `{name}`"), source);
+        let exec = self.docker.create_exec(name, config).await.map_err(failed)?;
+        let options = StartExecOptions { output_capacity: Some(256 * 1024), ..Default::default() };
+        match self.docker.start_exec(&exec.id, Some(options)).await.map_err(failed)? {
+            StartExecResults::Attached { output, input } => {
+                Ok(ExecStream { output: Box::pin(output.map_err(std::io::Error::other)), input })
+            }
+            StartExecResults::Detached => {
+                Err(Error::new(Kind::Engine, format!("the engine did not attach to the command in `{name}`")))
+            }
+        }
+    }
+
+    /// Reads a path of a container as a tar; `None` where it is not there.
+    ///
+    /// # Errors
+    /// Where the engine does not answer.
+    pub async fn download(&self, name: &str, path: &str) -> Result<Option<Vec<u8>>> {
+        let options = query::DownloadFromContainerOptionsBuilder::default().path(path).build();
+        let chunks: std::result::Result<Vec<Bytes>, ApiError> =
+            self.docker.download_from_container(name, Some(options)).try_collect().await;
+        match chunks {
+            Ok(chunks) => Ok(Some(chunks.concat())),
+            Err(source) if is_not_found(&source) => Ok(None),
+            Err(source) => Err(self.failed(format!("cannot read `{path}` of `{name}`"), source)),
+        }
+    }
+
+    /// Unpacks a tar into a directory of a container.
+    ///
+    /// # Errors
+    /// Where the engine refuses.
+    pub async fn upload(&self, name: &str, directory: &str, tar: Vec<u8>) -> Result<()> {
+        let options = query::UploadToContainerOptionsBuilder::default().path(directory).build();
+        self.docker
+            .upload_to_container(name, Some(options), bollard::body_full(tar.into()))
+            .await
+            .map_err(|source| self.failed(format!("cannot write to `{directory}` of `{name}`"), source))
+    }
+
+    /// Runs a helper container to its end, as root, without network, and removes it. Returns its exit code and
+    /// what it said.
+    ///
+    /// # Errors
+    /// Where the engine refuses.
+    pub async fn run_helper(&self, helper: &Helper) -> Result<(i64, String)> {
+        let id = self.create_helper(helper).await?;
+        let done = async {
+            let mut waiting = self.docker.wait_container(&id, None::<query::WaitContainerOptions>);
+            self.start(&id).await?;
+            let code = match waiting.next().await {
+                Some(Ok(ended)) => ended.status_code,
+                Some(Err(ApiError::DockerContainerWaitError { code, .. })) => code,
+                Some(Err(source)) => return Err(self.failed("cannot wait for a helper container", source)),
+                None => self.container(&id).await?.map_or(-1, |(state, _)| state.exit_code),
+            };
+            let output: Vec<Bytes> = self.logs(&id, false, "50").try_collect().await?;
+            Ok((code, String::from_utf8_lossy(&output.concat()).trim().to_owned()))
+        }
+        .await;
+        self.remove(&id).await?;
+        done
+    }
+
+    /// Creates a helper container without starting it.
+    ///
+    /// # Errors
+    /// Where the engine refuses.
+    pub async fn create_helper(&self, helper: &Helper) -> Result<String> {
+        let body = ContainerCreateBody {
+            image: Some(helper.image.clone()),
+            user: Some("0:0".into()),
+            entrypoint: Some(helper.command.clone()),
+            cmd: Some(Vec::new()),
+            labels: Some(HashMap::from([("io.tazpod.helper".to_owned(), "true".to_owned())])),
+            host_config: Some(HostConfig {
+                network_mode: Some("none".into()),
+                cap_drop: Some(vec!["ALL".into()]),
+                cap_add: Some(helper.capabilities.iter().map(|&name| name.to_owned()).collect()),
+                security_opt: Some(vec!["label=disable".into(), "apparmor=unconfined".into()]),
+                pid_mode: helper.pid_mode.clone(),
+                mounts: Some(
+                    helper.binds.iter().map(|(source, target, ro)| body::bind(source, target, *ro)).collect(),
+                ),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let created = self
+            .docker
+            .create_container(None::<query::CreateContainerOptions>, body)
+            .await
+            .map_err(|source| self.failed("cannot create a helper container", source))?;
+        Ok(created.id)
+    }
+
+    /// Containers that helpers left behind, if a tazpod was killed: removed by whoever finds them.
+    ///
+    /// # Errors
+    /// Where the engine does not answer.
+    pub async fn helpers(&self) -> Result<Vec<PodSummary>> {
+        self.pods(&[("io.tazpod.helper", "true")]).await
+    }
+
+    /// The pods of a workspace.
+    ///
+    /// # Errors
+    /// Where the engine does not answer.
+    pub async fn pods_of(&self, workspace: &std::path::Path) -> Result<Vec<PodSummary>> {
+        self.pods(&[(label::WORKSPACE, &workspace.to_string_lossy())]).await
+    }
+}
+
+fn is_not_found(error: &ApiError) -> bool {
+    matches!(error, ApiError::DockerResponseServerError { status_code: 404, .. })
+}
+
+/// As OCI and Go name architectures, from the kernel's names.
+fn oci_architecture(name: &str) -> String {
+    match name {
+        "x86_64" => "amd64".into(),
+        "aarch64" => "arm64".into(),
+        other => other.into(),
+    }
+}
+
+fn unreachable_engine(endpoint: &Endpoint) -> Error {
+    Error::new(Kind::Engine, format!("cannot reach the engine at `{endpoint}`"))
+        .hint("is it running? another one is named with `--engine`")
+}
+
+fn api_error(endpoint: &Endpoint, doing: String, source: ApiError) -> Error {
+    let denied = |error: &(dyn std::error::Error + 'static)| {
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            if let Some(io) = error.downcast_ref::<std::io::Error>()
+                && io.kind() == std::io::ErrorKind::PermissionDenied
+            {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    };
+    match &source {
+        ApiError::DockerResponseServerError { .. } | ApiError::DockerStreamError { .. } => {
+            Error::new(Kind::Engine, doing).with_source(source)
+        }
+        other if denied(other) => {
+            Error::new(Kind::Engine, format!("no permission to use the engine at `{endpoint}`"))
+                .with_source(source)
+                .hint("join the group that owns the socket, or use a rootless engine")
+        }
+        ApiError::RequestTimeoutError => Error::new(Kind::Engine, doing)
+            .with_source(source)
+            .hint(format!("the engine at `{endpoint}` did not answer within {REQUEST_TIMEOUT_SECONDS} s")),
+        _ => unreachable_engine(endpoint).with_source(Error::new(Kind::Engine, doing).with_source(source)),
+    }
+}

@@ -1,0 +1,69 @@
+//! Files written whole or not at all.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// Writes `bytes` to `path` with permissions `mode`, by temporary file, fsync, rename and fsync of the directory.
+///
+/// # Errors
+/// Any of these steps; the old file, if there was one, is then still there.
+pub fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = directory.join(name);
+    let written = (|| {
+        let mut file = File::options().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+        // The mode at creation is subject to the umask.
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        File::open(directory)?.sync_all()
+    })();
+    written.map_err(|source| {
+        // The temporary file may not exist; the error that counts is the one above.
+        let _ = fs::remove_file(&temporary);
+        Error::io("write", path, source)
+    })
+}
+
+/// Makes the directory and its parents, this one with permissions `mode`.
+///
+/// # Errors
+/// Where it cannot be made.
+pub fn make_directory(path: &Path, mode: u32) -> Result<()> {
+    fs::create_dir_all(path)
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)))
+        .map_err(|source| Error::io("make the directory", path, source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replaces_whole_with_the_mode() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        write_atomically(&path, b"one", 0o600).unwrap();
+        write_atomically(&path, b"two", 0o644).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn failure_names_the_path_and_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("missing/key");
+        let error = write_atomically(&path, b"one", 0o600).unwrap_err();
+        assert!(error.to_string().contains("missing/key"), "{error}");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+}

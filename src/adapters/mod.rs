@@ -1,0 +1,8 @@
+//! The outside world: engines, files, terminals, system calls.
+
+pub mod engine;
+pub mod files;
+pub mod idmap;
+pub mod state;
+pub mod sys;
+pub mod terminal;

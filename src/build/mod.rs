@@ -1,0 +1,1 @@
+//! Images from the catalog: plan, context, build.

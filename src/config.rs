@@ -1,0 +1,225 @@
+//! Configuration: `config.toml` of the user, `.tazpod/config.toml` of the project.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use toml::de::{DeTable, DeValue};
+
+use crate::env;
+use crate::error::{Error, Kind, Result, nearest};
+use crate::pod::ownership::OwnershipChoice;
+
+/// Where a project keeps its configuration, below the workspace.
+pub const PROJECT_CONFIG: &str = ".tazpod/config.toml";
+
+/// The user's configuration.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct UserConfig {
+    /// The engine's address, as `--engine` takes it.
+    pub engine: Option<String>,
+    /// What concerns `attach`.
+    pub attach: AttachConfig,
+}
+
+/// The table `[attach]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct AttachConfig {
+    /// The detach sequence (see [`crate::link::detach`]).
+    pub detach: Option<String>,
+}
+
+/// The project's configuration.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ProjectConfig {
+    /// The vertical that `up` takes where none is named.
+    pub vertical: Option<String>,
+    /// What concerns the pod.
+    pub pod: PodConfig,
+}
+
+/// The table `[pod]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PodConfig {
+    /// An image instead of the vertical's.
+    pub image: Option<String>,
+    /// How ownership is kept.
+    pub ownership: OwnershipChoice,
+    /// Environment of every process in the pod. No secrets: `inspect` shows it.
+    pub env: BTreeMap<String, String>,
+    /// The engine's network.
+    pub network: Option<String>,
+    /// Memory limit: bytes, or with a suffix `k`, `m`, `g`.
+    pub memory: Option<String>,
+}
+
+const USER_KEYS: &[&str] = &["engine", "attach", "attach.detach"];
+const PROJECT_KEYS: &[&str] =
+    &["vertical", "pod", "pod.image", "pod.ownership", "pod.env", "pod.env.*", "pod.network", "pod.memory"];
+
+impl UserConfig {
+    /// Reads `$TAZPOD_CONFIG_DIR/config.toml` or `$XDG_CONFIG_HOME/tazpod/config.toml`; empty where there is none.
+    ///
+    /// # Errors
+    /// [`Kind::Config`], naming file, line and key.
+    pub fn load() -> Result<UserConfig> {
+        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let directory = set(env::TAZPOD_CONFIG_DIR)
+            .or_else(|| set(env::XDG_CONFIG_HOME).map(|path| path.join("tazpod")))
+            .or_else(|| set(env::HOME).map(|path| path.join(".config/tazpod")));
+        directory.map_or_else(|| Ok(UserConfig::default()), |path| load(&path.join("config.toml"), USER_KEYS))
+    }
+}
+
+impl ProjectConfig {
+    /// Reads [`PROJECT_CONFIG`] of a workspace; empty where there is none.
+    ///
+    /// # Errors
+    /// [`Kind::Config`], naming file, line and key.
+    pub fn load(workspace: &Path) -> Result<ProjectConfig> {
+        load(&workspace.join(PROJECT_CONFIG), PROJECT_KEYS)
+    }
+}
+
+impl PodConfig {
+    /// The memory limit in bytes.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] where it is not a size.
+    pub fn memory_bytes(&self) -> Result<Option<i64>> {
+        self.memory.as_deref().map(parse_size).transpose()
+    }
+}
+
+fn parse_size(text: &str) -> Result<i64> {
+    let lower = text.trim().to_ascii_lowercase();
+    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match lower.get(digits.len()..).unwrap_or_default() {
+        "" | "b" => Some(1),
+        "k" | "kib" => Some(1 << 10),
+        "m" | "mib" => Some(1 << 20),
+        "g" | "gib" => Some(1 << 30),
+        _ => None,
+    };
+    let bytes = factor.and_then(|factor: i64| digits.trim().parse::<i64>().ok()?.checked_mul(factor));
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| {
+        Error::new(Kind::Config, format!("`{text}` is not an amount of memory"))
+            .hint("write it as `8g` or `512m`")
+    })
+}
+
+fn load<T: DeserializeOwned + Default>(path: &Path, known: &[&str]) -> Result<T> {
+    match fs::read_to_string(path) {
+        Ok(text) => parse(&text, known).map_err(|problem| problem.into_error(path)),
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(T::default()),
+        Err(source) if source.kind() == std::io::ErrorKind::NotADirectory => Ok(T::default()),
+        Err(source) => {
+            Err(Error::new(Kind::Config, format!("cannot read `{}`", path.display())).with_source(source))
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Problem {
+    line: Option<usize>,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Problem {
+    fn into_error(self, path: &Path) -> Error {
+        let place =
+            self.line.map_or_else(|| path.display().to_string(), |line| format!("{}:{line}", path.display()));
+        let error = Error::new(Kind::Config, format!("`{place}`: {}", self.message));
+        self.hint.into_iter().fold(error, Error::hint)
+    }
+}
+
+fn parse<T: DeserializeOwned>(text: &str, known: &[&str]) -> Result<T, Problem> {
+    let line_of = |offset: usize| text.get(..offset).map(|before| before.matches('\n').count() + 1);
+    let syntax = |error: &toml::de::Error| Problem {
+        line: error.span().and_then(|span| line_of(span.start)),
+        message: error.message().replace('\n', ", "),
+        hint: None,
+    };
+    let table = DeTable::parse(text).map_err(|error| syntax(&error))?;
+    if let Some((key, offset)) = unknown_key("", table.get_ref(), known) {
+        let hint = nearest(&key, known.iter().copied().filter(|name| !name.ends_with('*'))).map_or_else(
+            || format!("known keys: {}", known.join(", ")),
+            |name| format!("did you mean `{name}`?"),
+        );
+        return Err(Problem {
+            line: line_of(offset),
+            message: format!("unknown key `{key}`"),
+            hint: Some(hint),
+        });
+    }
+    toml::from_str(text).map_err(|error| syntax(&error))
+}
+
+/// The first key, as a dotted path, that is not among `known` (where `*` stands for any one name), and its offset.
+fn unknown_key(prefix: &str, table: &DeTable<'_>, known: &[&str]) -> Option<(String, usize)> {
+    for (key, value) in table {
+        let path =
+            if prefix.is_empty() { key.get_ref().to_string() } else { format!("{prefix}.{}", key.get_ref()) };
+        let any = format!("{prefix}.*");
+        if !known.contains(&path.as_str()) && !known.contains(&any.as_str()) {
+            return Some((path, key.span().start));
+        }
+        if let DeValue::Table(inner) = value.get_ref()
+            && let Some(found) = unknown_key(&path, inner, known)
+        {
+            return Some(found);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(text: &str) -> Problem {
+        parse::<ProjectConfig>(text, PROJECT_KEYS).unwrap_err()
+    }
+
+    #[test]
+    fn reads_a_project() {
+        let text =
+            "vertical = 'k8s'\n[pod]\nmemory = '2g'\nownership = 'host-ids'\n[pod.env]\nEDITOR = 'vi'\n";
+        let config: ProjectConfig = parse(text, PROJECT_KEYS).unwrap();
+        assert_eq!(config.vertical.as_deref(), Some("k8s"));
+        assert_eq!(config.pod.memory_bytes().unwrap(), Some(2 << 30));
+        assert_eq!(config.pod.ownership, OwnershipChoice::HostIds);
+        assert_eq!(config.pod.env["EDITOR"], "vi");
+    }
+
+    #[test]
+    fn unknown_keys_name_the_nearest_and_the_line() {
+        let found = problem("vertical = 'k8s'\n\n[pod]\nmemori = '2g'\n");
+        assert_eq!(found.line, Some(4));
+        assert_eq!(found.message, "unknown key `pod.memori`");
+        assert_eq!(found.hint.as_deref(), Some("did you mean `pod.memory`?"));
+        assert_eq!(problem("[pot]\n").hint.as_deref(), Some("did you mean `pod`?"));
+    }
+
+    #[test]
+    fn broken_toml_has_a_line() {
+        assert_eq!(problem("vertical = 'k8s'\n[pod\n").line, Some(2));
+        assert_eq!(problem("\n\nvertical = 5\n").line, Some(3));
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_size("512m").unwrap(), 512 << 20);
+        for bad in ["", "much", "-1g", "9999999999g", "1x"] {
+            assert_eq!(parse_size(bad).unwrap_err().kind(), Kind::Config, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Every environment variable that tazpod reads or sets, by name.
+
+/// The engine's address, as `--engine` takes it.
+pub const TAZPOD_ENGINE: &str = "TAZPOD_ENGINE";
+/// Where state is kept, instead of `$XDG_STATE_HOME/tazpod`.
+pub const TAZPOD_STATE_DIR: &str = "TAZPOD_STATE_DIR";
+/// Where the user's `config.toml` is, instead of `$XDG_CONFIG_HOME/tazpod`.
+pub const TAZPOD_CONFIG_DIR: &str = "TAZPOD_CONFIG_DIR";
+/// The link's transport: `socket` or `exec`, instead of the one that fits the engine.
+pub const TAZPOD_LINK: &str = "TAZPOD_LINK";
+/// Docker's address of the engine.
+pub const DOCKER_HOST: &str = "DOCKER_HOST";
+/// Podman's address of the engine.
+pub const CONTAINER_HOST: &str = "CONTAINER_HOST";
+/// The user's directory of sockets.
+pub const XDG_RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
+/// The user's directory of state.
+pub const XDG_STATE_HOME: &str = "XDG_STATE_HOME";
+/// The user's directory of configuration.
+pub const XDG_CONFIG_HOME: &str = "XDG_CONFIG_HOME";
+/// The user's home.
+pub const HOME: &str = "HOME";
+/// Switches colour off, <https://no-color.org>.
+pub const NO_COLOR: &str = "NO_COLOR";
+/// The terminal's type.
+pub const TERM: &str = "TERM";
+/// The terminal's colour depth (`truecolor`).
+pub const COLORTERM: &str = "COLORTERM";
+/// One directory of terminfo entries.
+pub const TERMINFO: &str = "TERMINFO";
+/// More directories of terminfo entries.
+pub const TERMINFO_DIRS: &str = "TERMINFO_DIRS";
+
+/// Over the link: the session to attach to or to make (`shell` requests).
+pub const LINK_SESSION: &str = "TAZPOD_SESSION";
+/// Over the link: how an `exec` request's command is written; `argv` means NUL-terminated arguments.
+pub const LINK_EXEC: &str = "TAZPOD_EXEC";
+/// Over the link: the working directory.
+pub const LINK_DIRECTORY: &str = "TAZPOD_DIRECTORY";
+/// Over the link: the compiled terminfo entry of `TERM`, in base64.
+pub const LINK_TERMINFO: &str = "TAZPOD_TERMINFO";
+/// In a pod: its name.
+pub const TAZPOD_POD: &str = "TAZPOD_POD";
+/// Set in containers by several engines and by us.
+pub const CONTAINER: &str = "container";
