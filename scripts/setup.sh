@@ -33,18 +33,23 @@ apt_install() { # PACKAGE...
         apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0)
     local install=("${get[@]}" -y --no-remove --no-install-recommends install "${missing[@]}")
     # The lists on the machine usually serve; fetch them only when they do not.
-    "${install[@]}" >/dev/null 2>&1 && return
+    local log
+    log=$("${install[@]}" 2>&1) && return
     # One dead source makes the update fail; the install says whether it mattered.
-    "${get[@]}" update >&2 || true
-    "${install[@]}" >&2 ||
-        setup_fail "cannot install ${missing[*]}" 'see what apt says above, and whether its mirror is in reach'
+    log=$("${get[@]}" update 2>&1 || true; "${install[@]}" 2>&1) && return
+    printf '%s\n' "$log" >&2
+    setup_fail "cannot install ${missing[*]}" 'see what apt says above, and whether its mirror is in reach'
 }
 
-# Whether the tool exists; if not, installs the package. By tool, as users
-# have some of them from elsewhere (docker-ce instead of docker.io).
-need_tool() { # TOOL PACKAGE
-    # sbin is not in the PATH of Debian's ordinary users.
-    PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null || apt_install "$2"
+# Installs the package of each tool that does not exist. By tool, as users have
+# some of them from elsewhere (docker-ce instead of docker.io).
+need_tools() { # TOOL:PACKAGE...
+    local pair packages=()
+    for pair; do
+        # sbin is not in the PATH of Debian's ordinary users.
+        PATH=$PATH:/usr/sbin:/sbin command -v "${pair%:*}" >/dev/null || packages+=("${pair#*:}")
+    done
+    apt_install "${packages[@]}"
 }
 
 # Cargo of at least the `rust-version` of ./Cargo.toml, and a linker.
@@ -52,8 +57,7 @@ ensure_rust() {
     local wanted=0
     [[ ! -e Cargo.toml ]] ||
         wanted=$(sed -n 's/^rust-version *= *"\([0-9.]*\)".*/\1/p' Cargo.toml | head -n1)
-    need_tool cc gcc || return
-    need_tool make make || return
+    need_tools cc:gcc make:make || return
     [[ -e /usr/include/stdio.h ]] || apt_install libc6-dev || return
 
     PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
@@ -83,7 +87,7 @@ install_rustup() {
     if apt-cache show rustup >/dev/null 2>&1 && apt_install rustup; then
         return
     fi
-    need_tool curl curl && apt_install ca-certificates || return
+    need_tools curl:curl && apt_install ca-certificates || return
     local script
     script=$(curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs) ||
         setup_fail 'cannot fetch https://sh.rustup.rs' 'install Rust by hand: https://rustup.rs' || return

@@ -1,1 +1,184 @@
-//! The client of the agent.
+//! The client's connection to the agent: SSH over the pod's socket, or over a command's stdio.
+
+pub mod detach;
+pub mod relay;
+mod stream;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::client::{self, Handle, Msg};
+use russh::keys::ssh_key::LineEnding;
+use russh::keys::{Algorithm, PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
+use russh::{Channel, ChannelMsg, Preferred, SshId, cipher, kex};
+
+use crate::adapters::engine::Engine;
+use crate::adapters::files;
+use crate::adapters::state::{LinkRecord, PodDir};
+use crate::agent::control::{self, Answer};
+use crate::error::{Context as _, Error, Kind, Result};
+pub use stream::LinkStream;
+
+/// How long the agent may take to answer the handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// AES-256-GCM first: the default of both ends, ChaCha20, carries half as much here. Never `none`.
+pub fn preferred_algorithms() -> Preferred {
+    const CIPHERS: &[cipher::Name] = &[cipher::AES_256_GCM, cipher::CHACHA20_POLY1305, cipher::AES_256_CTR];
+    const KEX: &[kex::Name] = &[
+        kex::CURVE25519,
+        kex::MLKEM768X25519_SHA256,
+        kex::CURVE25519_PRE_RFC_8731,
+        kex::EXTENSION_SUPPORT_AS_CLIENT,
+        kex::EXTENSION_SUPPORT_AS_SERVER,
+        kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
+        kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
+    ];
+    Preferred { cipher: Cow::Borrowed(CIPHERS), kex: Cow::Borrowed(KEX), ..Preferred::DEFAULT }
+}
+
+/// The two key pairs of a pod.
+#[derive(Debug)]
+pub struct Keys {
+    /// The agent's, as OpenSSH writes private keys.
+    pub host: String,
+    /// The agent's public key.
+    pub host_public: String,
+    /// The public key of the client.
+    pub client_public: String,
+}
+
+impl Keys {
+    /// Reads the pod's keys, or makes and stores them: private keys 0600, and a `known_hosts` for OpenSSH.
+    ///
+    /// # Errors
+    /// Where the state directory cannot be read or written.
+    pub fn of(pod: &PodDir) -> Result<Keys> {
+        let host = private_key(&pod.host_key())?;
+        let client = private_key(&pod.client_key())?;
+        let encode = |key: &PrivateKey| key.public_key().to_openssh().context(Kind::Failure, || "cannot write a key");
+        let host_public = encode(&host)?;
+        let known = format!("{} {host_public}\n", pod.name());
+        files::write_atomically(&pod.known_hosts(), known.as_bytes(), 0o600)?;
+        let host_private = host.to_openssh(LineEnding::LF).context(Kind::Failure, || "cannot write a key")?;
+        Ok(Keys { host: host_private.to_string(), host_public, client_public: encode(&client)? })
+    }
+}
+
+fn private_key(path: &std::path::Path) -> Result<PrivateKey> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => PrivateKey::from_openssh(text).context(Kind::Failure, || format!("bad key `{}`", path.display())),
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
+            let key = PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519)
+                .context(Kind::Failure, || "cannot make a key")?;
+            let text = key.to_openssh(LineEnding::LF).context(Kind::Failure, || "cannot write a key")?;
+            files::write_atomically(path, text.as_bytes(), 0o600)?;
+            Ok(key)
+        }
+        Err(source) => Err(Error::io("read", path, source)),
+    }
+}
+
+/// An authenticated connection to a pod's agent.
+pub struct Link {
+    handle: Handle<Pinned>,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Link")
+    }
+}
+
+/// Accepts the pinned host key alone.
+struct Pinned(PublicKey);
+
+impl client::Handler for Pinned {
+    type Error = russh::Error;
+
+    async fn check_server_key(&mut self, offered: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
+        let PublicKeyOrCertificate::PublicKey { key, .. } = offered else { return Ok(false) };
+        Ok(key.key_data() == self.0.key_data())
+    }
+}
+
+impl Link {
+    /// Connects over the pod's transport. `engine` is asked for only if that is the engine's exec.
+    ///
+    /// # Errors
+    /// [`Kind::NoSuchPod`] where nobody listens; [`Kind::Failure`] where another than the agent does.
+    pub async fn open(pod: &PodDir, record: &LinkRecord, engine: impl FnOnce() -> Result<Engine>) -> Result<Link> {
+        let stream = LinkStream::open(pod, record, engine).await?;
+        Link::handshake(pod, record, stream).await
+    }
+
+    async fn handshake(pod: &PodDir, record: &LinkRecord, stream: LinkStream) -> Result<Link> {
+        let host_key = PublicKey::from_openssh(&record.host_key)
+            .context(Kind::Failure, || format!("bad host key in the link record of `{}`", pod.name()))?;
+        let client_key = private_key(&pod.client_key())?;
+        let config = Arc::new(client::Config {
+            client_id: SshId::Standard(Cow::Borrowed(concat!("SSH-2.0-tazpod_", env!("CARGO_PKG_VERSION")))),
+            preferred: preferred_algorithms(),
+            maximum_packet_size: 65_535,
+            ..client::Config::default()
+        });
+        let connecting = async {
+            let mut handle = client::connect_stream(config, stream, Pinned(host_key)).await?;
+            let key = PrivateKeyWithHashAlg::new(Arc::new(client_key), None);
+            let authenticated = handle.authenticate_publickey("tazpod", key).await?;
+            Ok::<_, russh::Error>(authenticated.success().then_some(handle))
+        };
+        let failed = || Error::new(Kind::Failure, format!("cannot talk to the agent of `{}`", pod.name()));
+        match tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await {
+            Ok(Ok(Some(handle))) => Ok(Link { handle }),
+            Ok(Ok(None)) => Err(failed().hint("it does not know this machine's key: `tazpod stop` and `tazpod start` give it a new one")),
+            Ok(Err(russh::Error::UnknownKey)) => Err(Error::new(
+                Kind::Failure,
+                format!("what answers for `{}` is not the agent that `up` started", pod.name()),
+            )
+            .hint("a program in the pod may have put itself in its place; `tazpod up --recreate` starts afresh")),
+            Ok(Err(source)) => Err(failed().with_source(source)),
+            Err(_) => Err(failed().hint(format!("it did not answer within {} s", HANDSHAKE_TIMEOUT.as_secs()))),
+        }
+    }
+
+    /// A new channel for a command, a shell or a subsystem.
+    ///
+    /// # Errors
+    /// Where the connection is gone.
+    pub async fn channel(&self) -> Result<Channel<Msg>> {
+        self.handle.channel_open_session().await.map_err(lost)
+    }
+
+    /// Asks the agent about itself.
+    ///
+    /// # Errors
+    /// Where the connection is gone or the answer makes no sense.
+    pub async fn control(&self, request: &control::Request) -> Result<Answer> {
+        let mut channel = self.channel().await?;
+        channel.request_subsystem(false, control::SUBSYSTEM).await.map_err(lost)?;
+        let request = serde_json::to_vec(request).context(Kind::Failure, || "cannot write a request")?;
+        channel.data_bytes(request).await.map_err(lost)?;
+        channel.eof().await.map_err(lost)?;
+        let mut answer = Vec::new();
+        let reading = async {
+            while let Some(message) = channel.wait().await {
+                if let ChannelMsg::Data { data } = message {
+                    answer.extend_from_slice(&data);
+                }
+            }
+        };
+        if tokio::time::timeout(HANDSHAKE_TIMEOUT, reading).await.is_err() {
+            return Err(Error::new(Kind::Failure, "the agent did not answer in time"));
+        }
+        serde_json::from_slice(&answer).context(Kind::Failure, || "the agent's answer makes no sense")
+    }
+}
+
+/// The connection broke.
+pub fn lost(source: russh::Error) -> Error {
+    Error::new(Kind::Failure, "the connection to the pod is lost")
+        .with_source(source)
+        .hint("`tazpod status` shows whether it still runs")
+}

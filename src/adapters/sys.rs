@@ -1,1 +1,0 @@
-//! The one home of unsafe code.

@@ -1,0 +1,36 @@
+//! Children in sessions of their own, and pseudo-terminals.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+
+/// Makes the child the leader of a new session and, if `terminal`, its stdin the controlling terminal.
+pub fn lead_session(command: &mut Command, terminal: bool) {
+    let prepare = move || {
+        rustix::process::setsid()?;
+        if terminal {
+            rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes two system calls and touches no memory of the parent.
+    unsafe {
+        command.pre_exec(prepare);
+    }
+}
+
+/// A pseudo-terminal, pty(7): the controlling end and the terminal itself, neither inherited by children.
+///
+/// # Errors
+/// Where the system has none left.
+pub fn open_pty() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let controller = openpt(flags)?;
+    grantpt(&controller)?;
+    unlockpt(&controller)?;
+    let terminal = ioctl_tiocgptpeer(&controller, flags)?;
+    Ok((controller, terminal))
+}
