@@ -18,7 +18,9 @@ pub fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = directory.join(name);
     let written = (|| {
-        let mut file = File::options().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+        // Left by a process of the same id that died; never written through, should it be a link.
+        let _ = fs::remove_file(&temporary);
+        let mut file = File::options().write(true).create_new(true).mode(mode).open(&temporary)?;
         // The mode at creation is subject to the umask.
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.write_all(bytes)?;

@@ -164,6 +164,25 @@ impl PodDir {
         files::make_directory(&self.run(), run_mode)
     }
 
+    /// Puts a fresh, empty directory in place of the one to be mounted.
+    ///
+    /// # Errors
+    /// Where that is not possible.
+    pub fn renew_run(&self, run_mode: u32) -> Result<()> {
+        let run = self.run();
+        let old = self.path.join(format!("run.old.{}", std::process::id()));
+        match fs::rename(&run, &old) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("move away", &run, source));
+            }
+            _ => {}
+        }
+        files::make_directory(&run, run_mode)?;
+        // What the pod's user left there may not be ours to remove; it is in nobody's way.
+        let _ = fs::remove_dir_all(&old);
+        Ok(())
+    }
+
     /// Reads the link record.
     ///
     /// # Errors

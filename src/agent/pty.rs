@@ -10,7 +10,7 @@ use rustix::termios::{InputModes, OptionalActions, Winsize, tcgetattr, tcsetattr
 use tokio::io::AsyncWrite;
 use tokio::io::unix::AsyncFd;
 
-use crate::adapters::sys::process::open_pty;
+use crate::adapters::sys::process::{open_pty, register};
 
 /// Rows and columns, in cells and in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl Pty {
         modes.input_modes |= InputModes::IUTF8;
         tcsetattr(&terminal, OptionalActions::Now, &modes)?;
         rustix::io::ioctl_fionbio(&controller, true)?;
-        let pty = Pty(Arc::new(AsyncFd::register(controller)?));
+        let pty = Pty(Arc::new(register(controller)?));
         pty.resize(size)?;
         Ok((pty, terminal))
     }

@@ -1,9 +1,62 @@
-/// TBD
+use crate::adapters::engine::{Endpoint, Engine};
+use crate::adapters::state::{LinkRecord, PodDir};
+use crate::adapters::terminal;
+use crate::context::Context;
+use crate::env;
+use crate::error::{Error, Kind, Result};
+use crate::link::detach::{self, Detector};
+use crate::link::relay::{self, Left};
+use crate::link::{Link, lost};
+use crate::pod::target::PodArgs;
+
+/// The session that `up` and `attach` take where none is named.
+pub const DEFAULT_SESSION: &str = "main";
+
+/// Return to a pod's shell, screen and all.
+///
+/// The session goes on when its terminal is closed; to leave it running, type Enter, `~`, `.` (`[attach] detach` in
+/// the configuration names other keys). Several terminals can be attached to one session.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(flatten)]
+    pod: PodArgs,
+    /// The session, made if there is none of this name.
+    #[arg(short, long, default_value = DEFAULT_SESSION)]
+    session: String,
+}
+
 impl Args {
-    /// Runs.
-    pub async fn run(self, _context: &crate::context::Context) -> crate::error::Result<u8> {
-        Ok(Default::default())
+    /// Attaches; the exit code is that of the session's shell, 0 after detaching.
+    pub async fn run(self, context: &Context) -> Result<u8> {
+        let (pod, _) = self.pod.find(&context.state()?)?;
+        enter(context, &pod, &self.session).await
     }
+}
+
+/// Attaches to a session of a running pod.
+pub async fn enter(context: &Context, pod: &PodDir, session: &str) -> Result<u8> {
+    if !terminal::is_interactive() {
+        return Err(Error::new(Kind::Usage, "a session needs a terminal, and this is none")
+            .hint("without a terminal use `tazpod exec -- COMMAND`"));
+    }
+    let sequence = context.user_config()?.attach.detach;
+    let detector = Detector::parse(sequence.as_deref().unwrap_or(detach::DEFAULT))?;
+    let record = pod.record()?;
+    let link = open(pod, &record).await?;
+    let channel = link.channel().await?;
+    channel.set_env(false, env::LINK_SESSION, session).await.map_err(lost)?;
+    relay::request_terminal(&channel).await?;
+    channel.request_shell(false).await.map_err(lost)?;
+    match relay::session(channel, detector).await? {
+        Left::Ended(status) => Ok(status),
+        Left::Detached => {
+            context.ui.status(format!("detached from {}; `tazpod attach` returns", pod.name()));
+            Ok(0)
+        }
+    }
+}
+
+/// A link by the pod's own record.
+pub async fn open(pod: &PodDir, record: &LinkRecord) -> Result<Link> {
+    Link::open(pod, record, || Engine::new(Endpoint::parse(&record.engine)?)).await
 }

@@ -1,9 +1,83 @@
-/// TBD
+use std::time::Duration;
+
+use crate::adapters::engine::{Endpoint, Engine, PodSummary};
+use crate::adapters::state::PodDir;
+use crate::context::Context;
+use crate::error::{Error, Kind, Result};
+use crate::pod::spec::label;
+use crate::pod::target::PodArgs;
+
+/// Between SIGTERM and SIGKILL.
+pub const GRACE: Duration = Duration::from_secs(10);
+
+/// Stop a pod; `start` or `up` brings it back as it was, without its running programs.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(flatten)]
+    pod: PodArgs,
+}
+
 impl Args {
-    /// Runs.
-    pub async fn run(self, _context: &crate::context::Context) -> crate::error::Result<()> {
-        Ok(Default::default())
+    /// Stops it.
+    pub async fn run(self, context: &Context) -> Result<()> {
+        for Found { engine, pod, summary } in find(context, &self.pod, false).await? {
+            let summary = summary.ok_or_else(|| gone(&pod))?;
+            let _step = context.ui.step(format!("stopping {}", pod.name()));
+            engine.stop(&summary.name, GRACE).await?;
+            context.ui.status(format!("stopped {}", pod.name()));
+        }
+        Ok(())
     }
+}
+
+/// A pod by record, container, or both.
+pub struct Found {
+    /// Its engine.
+    pub engine: Engine,
+    /// Its directory.
+    pub pod: PodDir,
+    /// Its container.
+    pub summary: Option<PodSummary>,
+}
+
+/// The record is there, the container is not.
+pub fn gone(pod: &PodDir) -> Error {
+    Error::new(Kind::NoSuchPod, format!("the container of `{}` has gone", pod.name()))
+        .hint("`tazpod up` makes a new one, `tazpod down` forgets it")
+}
+
+/// The pods that are meant, with their containers.
+pub async fn find(context: &Context, wanted: &PodArgs, all: bool) -> Result<Vec<Found>> {
+    let state = context.state()?;
+    let records = if all {
+        let workspace = crate::pod::workspace::find(wanted.workspace.as_deref())?;
+        let records: Vec<_> =
+            state.pods().into_iter().filter(|(_, record)| record.workspace == workspace).collect();
+        if records.is_empty() {
+            return Err(Error::new(Kind::NoSuchPod, "no pod in this workspace"));
+        }
+        records
+    } else {
+        match wanted.find(&state) {
+            Ok(found) => vec![found],
+            // Pods whose record is lost are still known to the engine, by their full name.
+            Err(error) => return by_label(context, wanted).await?.map(|found| vec![found]).ok_or(error),
+        }
+    };
+    let mut found = Vec::new();
+    for (pod, record) in records {
+        let engine = Engine::new(Endpoint::parse(&record.engine)?)?;
+        let pods = engine.pods_of(&record.workspace).await?;
+        let summary = pods.into_iter().find(|summary| summary.name == pod.name());
+        found.push(Found { engine, pod, summary });
+    }
+    Ok(found)
+}
+
+async fn by_label(context: &Context, wanted: &PodArgs) -> Result<Option<Found>> {
+    let Some(name) = &wanted.pod else { return Ok(None) };
+    let engine = context.engine()?;
+    let found = engine.pods(&[(label::VERTICAL, "")]).await?.into_iter().find(|summary| summary.name == *name);
+    let pod = context.state()?.pod(name);
+    Ok(found.map(|summary| Found { engine, pod, summary: Some(summary) }))
 }

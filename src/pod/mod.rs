@@ -1,5 +1,9 @@
-//! Pods: their names, their effective specification, and what differs between two of them.
+//! Pods: their names, their effective specification, what differs between two of them, and how they start.
 
+pub mod launch;
 pub mod name;
 pub mod ownership;
 pub mod spec;
+pub mod target;
+mod users;
+pub mod workspace;

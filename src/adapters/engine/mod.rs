@@ -2,6 +2,7 @@
 
 mod body;
 mod endpoint;
+mod raw;
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -46,6 +47,8 @@ pub struct EngineInfo {
     pub architecture: String,
     /// Name of the storage driver.
     pub storage: String,
+    /// Release of the kernel that containers run on.
+    pub kernel: String,
 }
 
 impl EngineInfo {
@@ -89,6 +92,8 @@ impl PodSummary {
 /// Whether and how a container runs.
 #[derive(Clone, Debug)]
 pub struct ContainerState {
+    /// The container's id.
+    pub id: String,
     /// Whether its processes run.
     pub running: bool,
     /// PID 1 as the engine's machine sees it; 0 where it does not run.
@@ -176,28 +181,32 @@ impl Engine {
     /// # Errors
     /// Where it does not answer.
     pub async fn info(&self) -> Result<EngineInfo> {
-        let (info, version) = tokio::try_join!(self.docker.info(), self.docker.version())
-            .map_err(|source| self.failed("cannot ask the engine about itself", source))?;
-        let options = info.security_options.unwrap_or_default();
-        let has = |name: &str| options.iter().any(|option| option.split(',').any(|part| part == name));
-        let podman = version
-            .components
-            .unwrap_or_default()
-            .iter()
-            .any(|component| component.name.starts_with("Podman"));
-        let version = version.version.unwrap_or_default();
-        let mut numbers = version.split(['.', '-', '+']).map(|part| part.parse().unwrap_or(0));
+        // The client's types leave out what tells Podman's rootless service from its rootful one.
+        let (info, version) = tokio::try_join!(raw::get(&self.endpoint, "/info"), raw::get(&self.endpoint, "/version"))?;
+        let text = |value: &serde_json::Value, key: &str| {
+            value.get(key).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
+        };
+        let list = |value: &serde_json::Value, key: &str| {
+            value.get(key).and_then(serde_json::Value::as_array).cloned().unwrap_or_default()
+        };
+        let options = list(&info, "SecurityOptions");
+        let has = |name: &str| {
+            options.iter().filter_map(serde_json::Value::as_str).any(|option| option.split(',').any(|part| part == name))
+        };
+        let number = text(&version, "Version");
+        let mut numbers = number.split(['.', '-', '+']).map(|part| part.parse().unwrap_or(0));
         let numbers = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
         Ok(EngineInfo {
             traits: EngineTraits {
-                podman,
-                rootless: has("name=rootless"),
+                podman: list(&version, "Components").iter().any(|part| text(part, "Name").starts_with("Podman")),
+                rootless: has("name=rootless") || info.get("Rootless") == Some(&serde_json::Value::Bool(true)),
                 userns_remap: has("name=userns"),
                 version: numbers,
             },
-            version,
-            architecture: oci_architecture(&info.architecture.unwrap_or_default()),
-            storage: info.driver.unwrap_or_default(),
+            version: number,
+            architecture: oci_architecture(&text(&info, "Architecture")),
+            storage: text(&info, "Driver"),
+            kernel: text(&info, "KernelVersion"),
         })
     }
 
@@ -263,6 +272,7 @@ impl Engine {
                 let state = found.state.unwrap_or_default();
                 let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
                 let state = ContainerState {
+                    id: found.id.unwrap_or_default(),
                     running: state.running.unwrap_or_default(),
                     pid: state.pid.unwrap_or_default(),
                     exit_code: state.exit_code.unwrap_or_default(),
@@ -601,6 +611,11 @@ fn unreachable_engine(endpoint: &Endpoint) -> Error {
         .hint("is it running? another one is named with `--engine`")
 }
 
+fn no_permission(endpoint: &Endpoint) -> Error {
+    Error::new(Kind::Engine, format!("no permission to use the engine at `{endpoint}`"))
+        .hint("join the group that owns the socket, or use a rootless engine")
+}
+
 fn api_error(endpoint: &Endpoint, doing: String, source: ApiError) -> Error {
     let denied = |error: &(dyn std::error::Error + 'static)| {
         let mut cause = Some(error);
@@ -618,11 +633,7 @@ fn api_error(endpoint: &Endpoint, doing: String, source: ApiError) -> Error {
         ApiError::DockerResponseServerError { .. } | ApiError::DockerStreamError { .. } => {
             Error::new(Kind::Engine, doing).with_source(source)
         }
-        other if denied(other) => {
-            Error::new(Kind::Engine, format!("no permission to use the engine at `{endpoint}`"))
-                .with_source(source)
-                .hint("join the group that owns the socket, or use a rootless engine")
-        }
+        other if denied(other) => no_permission(endpoint).with_source(source),
         ApiError::RequestTimeoutError => Error::new(Kind::Engine, doing)
             .with_source(source)
             .hint(format!("the engine at `{endpoint}` did not answer within {REQUEST_TIMEOUT_SECONDS} s")),

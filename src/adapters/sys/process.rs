@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+use tokio::io::unix::AsyncFd;
 
 /// Makes the child the leader of a new session and, if `terminal`, its stdin the controlling terminal.
 pub fn lead_session(command: &mut Command, terminal: bool) {
@@ -20,6 +21,15 @@ pub fn lead_session(command: &mut Command, terminal: bool) {
     unsafe {
         command.pre_exec(prepare);
     }
+}
+
+/// Puts a descriptor on the runtime.
+///
+/// # Errors
+/// Where it cannot be polled.
+pub fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` owns its descriptor and always gives the same one.
+    Ok(unsafe { AsyncFd::register(fd) }?)
 }
 
 /// A pseudo-terminal, pty(7): the controlling end and the terminal itself, neither inherited by children.

@@ -1,0 +1,62 @@
+//! Answers of the engine as plain JSON, where the client's types leave out what is needed.
+
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::Request;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::{Endpoint, unreachable_engine};
+use crate::error::{Error, Kind, Result};
+
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The most that an answer may be long.
+const LIMIT: usize = 4 * 1024 * 1024;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// GETs a path.
+///
+/// # Errors
+/// [`Kind::Engine`] where the engine does not answer with JSON in time.
+pub async fn get(endpoint: &Endpoint, path: &str) -> Result<Value> {
+    let answer = async {
+        match endpoint {
+            Endpoint::Unix(socket) => request(UnixStream::connect(socket).await?, path).await,
+            Endpoint::Http(address) => {
+                request(TcpStream::connect(address.trim_start_matches("http://")).await?, path).await
+            }
+        }
+    };
+    match tokio::time::timeout(TIMEOUT, answer).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(source)) => {
+            let denied = source
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied);
+            if denied {
+                return Err(super::no_permission(endpoint).with_source(source));
+            }
+            Err(unreachable_engine(endpoint).with_source(source))
+        }
+        Err(_) => Err(Error::new(Kind::Engine, format!("the engine at `{endpoint}` does not answer"))
+            .hint(format!("waited {} s for `{path}`", TIMEOUT.as_secs()))),
+    }
+}
+
+async fn request(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, path: &str) -> Result<Value, BoxError> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let request = Request::get(path).header("Host", "engine").body(Empty::<bytes::Bytes>::new())?;
+    let response = sender.send_request(request).await?;
+    if !response.status().is_success() {
+        return Err(format!("`{path}` answered {}", response.status()).into());
+    }
+    let body = Limited::new(response.into_body(), LIMIT).collect().await?.to_bytes();
+    Ok(serde_json::from_slice(&body)?)
+}
