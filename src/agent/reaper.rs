@@ -5,7 +5,7 @@ use std::io;
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, wait};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, oneshot};
 
@@ -58,7 +58,7 @@ impl Reaper {
     fn reap(&self) {
         let mut waiting = self.lock();
         loop {
-            match waitpid(None, WaitOptions::NOHANG) {
+            match wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => {
                     if let Some(sender) = waiting.remove(&pid.as_raw_nonzero().get()) {
                         // Whoever asked may have gone.
@@ -80,7 +80,7 @@ impl Reaper {
         loop {
             let childless = self.childless.notified();
             self.reap();
-            if matches!(waitpid(None, WaitOptions::NOHANG), Err(rustix::io::Errno::CHILD)) {
+            if matches!(wait(WaitOptions::NOHANG), Err(rustix::io::Errno::CHILD)) {
                 return;
             }
             childless.await;

@@ -15,6 +15,9 @@ use crate::error::{Context as _, Error, Kind, Result};
 /// The status of a process whose reader went away: 128 and SIGPIPE.
 const BROKEN_PIPE: u8 = 141;
 
+/// Signals that are passed on before one ends the client itself.
+const PATIENCE: u32 = 2;
+
 /// How a session was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
@@ -49,7 +52,7 @@ pub async fn command(mut channel: Channel<Msg>, with_terminal: bool) -> Result<u
     let mut signals = Signals::new()?;
     let mut stdin = Some(terminal::stdin());
     let (stdout, stderr) = (Output::new(io::stdout()), Output::new(io::stderr()));
-    let mut status = None;
+    let (mut status, mut signals_passed) = (None, 0);
     loop {
         let input = async {
             match stdin.as_mut() {
@@ -83,7 +86,14 @@ pub async fn command(mut channel: Channel<Msg>, with_terminal: bool) -> Result<u
                 }
             },
             signal = signals.next(with_terminal) => match signal {
-                Some(signal) => { let _ = channel.signal(signal).await; }
+                Some(signal) => {
+                    signals_passed += 1;
+                    // The pod may not answer any more, and the caller means it.
+                    if signals_passed > PATIENCE {
+                        return Err(Error::interrupted());
+                    }
+                    let _ = channel.signal(signal).await;
+                }
                 None => resized(&channel, raw.as_ref()).await?,
             },
         }
