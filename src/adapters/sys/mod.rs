@@ -1,1 +1,3 @@
 //! The one home of unsafe code.
+
+pub mod mounts;
