@@ -77,16 +77,16 @@ pub async fn mount(engine: &Engine, pod: RunningPod<'_>, shares: &[Share], ids: 
         )
         .hint("idmapped mounts need an engine on this machine"));
     }
+    if pod.pid <= 0 {
+        return Err(Error::new(Kind::Failure, "cannot mount in a pod that does not run"));
+    }
+    // Also for the helper: Podman makes a missing directory.
+    let mappings = shares
+        .iter()
+        .map(|share| Ok(Mapping { source: Source::open(&share.source)?, target: share.target.clone() }))
+        .collect::<Result<Vec<_>>>()?;
     match reachable(pod) {
-        Some(process) => {
-            let mappings = shares
-                .iter()
-                .map(|share| {
-                    Ok(Mapping { source: Source::open(&share.source)?, target: share.target.clone() })
-                })
-                .collect::<Result<Vec<_>>>()?;
-            mount_in(&process, &mappings, ids)
-        }
+        Some(process) => mount_in(&process, &mappings, ids),
         None => mount_by_helper(engine, pod, shares, ids).await,
     }
 }

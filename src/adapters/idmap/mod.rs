@@ -6,7 +6,7 @@ mod mountinfo;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
@@ -123,10 +123,15 @@ fn is_in_container(cgroups: &str, container_id: &str) -> bool {
 /// # Errors
 /// Where the kernel refuses to make one, or this process may not write its maps, user_namespaces(7).
 pub fn user_namespace(uids: &[Extent], gids: &[Extent]) -> Result<OwnedFd> {
-    let failed = |source| {
-        Error::new(Kind::Failure, "cannot make a user namespace for the owners of files")
-            .with_source(source)
-            .hint(HOST_IDS_HINT)
+    let failed = |source: io::Error| {
+        let used_up = source.raw_os_error() == Some(libc::ENOSPC);
+        let error = Error::new(Kind::Failure, "cannot make a user namespace for the owners of files");
+        let error = error.with_source(source).hint(HOST_IDS_HINT);
+        if used_up {
+            error.hint("`sysctl user.max_user_namespaces` says how many there may be")
+        } else {
+            error
+        }
     };
     let holder = NamespaceHolder::start().map_err(failed)?;
     let directory = PathBuf::from(format!("/proc/{}", holder.pid()));
@@ -186,8 +191,7 @@ fn detached_clone(directory: BorrowedFd<'_>, recursive: bool) -> io::Result<Owne
 /// The first mount at or below the directory whose owners cannot be mapped, at the place that the user knows.
 fn refusing_mount(source: &Source, user_namespace: BorrowedFd<'_>) -> Option<mountinfo::Mount> {
     let mounts = mountinfo::parse(&fs::read("/proc/self/mountinfo").ok()?);
-    let path = fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&source.directory)))
-        .ok()?;
+    let path = fs::read_link(format!("/proc/self/fd/{}", source.directory.as_raw_fd())).ok()?;
     let own = look(source.directory.as_fd()).ok()?.stx_mnt_id;
     let refuses = |directory: BorrowedFd<'_>| {
         detached_clone(directory, false)
@@ -207,7 +211,7 @@ fn refusing_mount(source: &Source, user_namespace: BorrowedFd<'_>) -> Option<mou
 }
 
 /// Mounts each directory, its owners mapped so that `ids` are the pod's user, in the mount namespace of a pod's
-/// process. A directory that is there already is left as it is; what else is mounted over a target is taken away.
+/// process. A directory that is there already is left as it is, another one that was mounted so is taken away.
 ///
 /// The target must be one of the sealed mountpoints that the pod was made with: nothing is ever mounted over a
 /// directory that the pod can write to.
@@ -221,13 +225,17 @@ pub fn mount_in(pod: &Process, mappings: &[Mapping], ids: Ids) -> Result<()> {
         .iter()
         .map(|mapping| idmapped_clone(&mapping.source, namespace.as_fd()))
         .collect::<Result<Vec<_>>>()?;
-    let cannot_enter = || "cannot enter the pod's mount namespace";
-    let root = pod.open_entry("root", OFlags::PATH).context(Kind::Failure, cannot_enter)?;
-    let mounts = pod.open_entry("ns/mnt", OFlags::RDONLY).context(Kind::Failure, cannot_enter)?;
+    let cannot_enter = |source: io::Error| {
+        Error::new(Kind::Failure, "cannot enter the pod's mount namespace")
+            .with_source(source)
+            .hint(HOST_IDS_HINT)
+    };
+    let root = pod.open_entry("root", OFlags::PATH).map_err(cannot_enter)?;
+    let mounts = pod.open_entry("ns/mnt", OFlags::RDONLY).map_err(cannot_enter)?;
     let work = || {
-        unshare_root_and_cwd().context(Kind::Failure, cannot_enter)?;
-        move_into_link_name_space(mounts.as_fd(), Some(LinkNameSpaceType::Mount))
-            .context(Kind::Failure, cannot_enter)?;
+        unshare_root_and_cwd()
+            .and_then(|()| Ok(move_into_link_name_space(mounts.as_fd(), Some(LinkNameSpaceType::Mount))?))
+            .map_err(cannot_enter)?;
         mappings.iter().zip(&clones).try_for_each(|(mapping, clone)| {
             attach(pod, root.as_fd(), clone.as_fd(), &mapping.target).map_err(|source| {
                 let target = mapping.target.display();
@@ -239,7 +247,7 @@ pub fn mount_in(pod: &Process, mappings: &[Mapping], ids: Ids) -> Result<()> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().spawn_scoped(scope, work);
         let thread = thread.context(Kind::Failure, || "cannot start a thread")?;
-        thread.join().unwrap_or_else(|_| Err(Error::new(Kind::Failure, cannot_enter())))
+        thread.join().unwrap_or_else(|_| Err(cannot_enter(io::Error::other("its thread panicked"))))
     })
 }
 
@@ -257,9 +265,10 @@ fn attach(pod: &Process, root: BorrowedFd<'_>, clone: BorrowedFd<'_>, target: &P
         if is_sealed(found.as_fd(), &seen)? {
             let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
             move_mount(clone, "", &found, "", flags)?;
-        } else if !seen.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+        } else if !is_idmapped(pod, &seen)? {
+            // Never uncovered: what is under an engine's mount may be the pod's to write.
             return Err(io::Error::other("it is not a mountpoint that the pod was made with"));
-        } else if is_same_directory(&wanted, &seen) && is_idmapped(pod, seen.stx_mnt_id)? {
+        } else if is_same_directory(&wanted, &seen) {
             return Ok(());
         } else {
             rustix::process::fchdir(&found)?;
@@ -288,11 +297,13 @@ fn look(directory: BorrowedFd<'_>) -> io::Result<Statx> {
     Ok(statx(directory, "", AtFlags::EMPTY_PATH, fields)?)
 }
 
-/// Whether it is the read-only, inaccessible tmpfs that pods are made with where a share will be mounted.
+/// Whether it is the read-only tmpfs of one page that pods are made with where a share will be mounted. Its mode says
+/// nothing: runc gives it that of the directory below, where there is one.
 fn is_sealed(directory: BorrowedFd<'_>, seen: &Statx) -> io::Result<bool> {
+    let space = fstatvfs(directory)?;
     Ok(seen.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
-        && seen.stx_mode & 0o7777 == 0
-        && fstatvfs(directory)?.f_flag.contains(StatVfsMountFlags::RDONLY)
+        && space.f_flag.contains(StatVfsMountFlags::RDONLY)
+        && space.f_blocks == 1
         && rustix::fs::fstatfs(directory)?.f_type == libc::TMPFS_MAGIC)
 }
 
@@ -304,9 +315,11 @@ fn is_same_directory(wanted: &Statx, seen: &Statx) -> bool {
     identity(wanted) == identity(seen)
 }
 
-fn is_idmapped(pod: &Process, mount_id: u64) -> io::Result<bool> {
+/// Whether it is the root of a mount with mapped owners, which only we make.
+fn is_idmapped(pod: &Process, seen: &Statx) -> io::Result<bool> {
     let mounts = mountinfo::parse(&pod.read("mountinfo")?);
-    Ok(mounts.iter().any(|mount| mount.id == mount_id && mount.idmapped))
+    Ok(seen.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+        && mounts.iter().any(|mount| mount.id == seen.stx_mnt_id && mount.idmapped))
 }
 
 #[cfg(test)]
