@@ -544,6 +544,7 @@ impl Engine {
             user: Some("0:0".into()),
             entrypoint: Some(helper.command.clone()),
             cmd: Some(Vec::new()),
+            working_dir: Some("/".into()),
             // The image's would run with the helper's capabilities.
             healthcheck: Some(HealthConfig { test: Some(vec!["NONE".into()]), ..Default::default() }),
             labels: Some(HashMap::from([("io.tazpod.helper".to_owned(), "true".to_owned())])),
