@@ -57,10 +57,15 @@ impl ExpectedShare {
     fn is_mounted(&self) -> bool {
         fs::metadata(&self.target).is_ok_and(|found| match self.inode {
             Some(inode) => (found.dev(), found.ino()) == inode,
-            // The mountpoint below is sealed: nobody may do anything there.
-            None => found.mode() & 0o777 != 0,
+            None => !is_sealed(&self.target),
         })
     }
+}
+
+/// Whether this is the mountpoint itself: a tmpfs of one page (see `engine::body`).
+fn is_sealed(target: &Path) -> bool {
+    const TMPFS_MAGIC: i64 = 0x0102_1994; // statfs(2)
+    rustix::fs::statfs(target).is_ok_and(|found| found.f_type == TMPFS_MAGIC && found.f_blocks <= 1)
 }
 
 #[cfg(test)]

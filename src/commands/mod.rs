@@ -2,6 +2,7 @@
 
 #![allow(missing_docs)]
 pub mod agent;
+pub mod agent_mount;
 pub mod attach;
 pub mod build;
 pub mod completions;

@@ -12,7 +12,8 @@ use super::spec::{AgentSource, RUN, Spec, Transport, label};
 use super::users;
 use crate::adapters::engine::{Endpoint, Engine, EngineInfo, Image};
 use crate::adapters::state::{LinkRecord, PodDir};
-use crate::adapters::{files, idmap};
+use crate::adapters::files;
+use crate::adapters::idmap::{self, RunningPod};
 use crate::agent::boot::{self, Boot, ExpectedShare};
 use crate::context::Context;
 use crate::env;
@@ -144,7 +145,8 @@ pub async fn mount(engine: &Engine, spec: &Spec, image_id: &str) -> Result<()> {
     let Ownership::Idmap(ids) = spec.ownership else { return Ok(()) };
     let gone = || Error::new(Kind::NoSuchPod, format!("`{}` does not run any more", spec.name));
     let (state, _) = engine.container(&spec.name).await?.filter(|(state, _)| state.running).ok_or_else(gone)?;
-    idmap::mount(engine, &spec.name, &state.id, state.pid, image_id, &spec.agent, &spec.shares, ids).await
+    let pod = RunningPod { id: &state.id, pid: state.pid, image: image_id, agent: &spec.agent };
+    idmap::mount(engine, pod, &spec.shares, ids).await
 }
 
 async fn deliver_boot(engine: &Engine, spec: &Spec, pod: &PodDir, keys: &Keys) -> Result<()> {

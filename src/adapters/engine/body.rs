@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountBindOptions, MountType};
+use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType};
 
 use super::Image;
 use crate::env;
@@ -27,7 +27,8 @@ pub fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
         source: Some(source.to_string_lossy().into_owned()),
         target: Some(target.to_owned()),
         read_only: Some(read_only),
-        bind_options: Some(MountBindOptions { propagation: None, ..Default::default() }),
+        // With any, even empty ones, Podman leaves out what is mounted below.
+        bind_options: None,
         ..Default::default()
     }
 }
@@ -72,7 +73,12 @@ fn host_config(spec: &Spec, traits: EngineTraits) -> HostConfig {
         let target = share.target.to_string_lossy().into_owned();
         if matches!(spec.ownership, Ownership::Idmap(_)) {
             // Mounted after the start, from inside the pod's namespaces.
-            tmpfs.insert(target, SEALED_MOUNTPOINT.to_owned());
+            let mut options = SEALED_MOUNTPOINT.to_owned();
+            if traits.podman {
+                // Or it fails to start where the image has more than a page there; Docker does not know the word.
+                options.push_str(",notmpcopyup");
+            }
+            tmpfs.insert(target, options);
         } else {
             mounts.push(bind(&share.source, &target, false));
         }

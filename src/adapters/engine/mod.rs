@@ -14,7 +14,7 @@ use bollard::Docker;
 use bollard::container::LogOutput;
 use bollard::errors::Error as ApiError;
 use bollard::exec::{StartExecOptions, StartExecResults};
-use bollard::models::{ContainerCreateBody, ExecConfig, HostConfig};
+use bollard::models::{ContainerCreateBody, ExecConfig, HealthConfig, HostConfig};
 use bollard::query_parameters as query;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
@@ -554,6 +554,9 @@ impl Engine {
             user: Some("0:0".into()),
             entrypoint: Some(helper.command.clone()),
             cmd: Some(Vec::new()),
+            working_dir: Some("/".into()),
+            // The image's would run with the helper's capabilities.
+            healthcheck: Some(HealthConfig { test: Some(vec!["NONE".into()]), ..Default::default() }),
             labels: Some(HashMap::from([("io.tazpod.helper".to_owned(), "true".to_owned())])),
             host_config: Some(HostConfig {
                 network_mode: Some("none".into()),
