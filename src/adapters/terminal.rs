@@ -1,5 +1,6 @@
 //! The terminal of the caller: raw mode, size, type, and streams that block.
 
+use std::cell::RefCell;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::thread;
@@ -24,7 +25,7 @@ pub fn is_interactive() -> bool {
 pub struct RawMode {
     saved: Termios,
     /// What the program on the screen switched on, to be switched off at the end.
-    model: vt100::Parser,
+    model: RefCell<vt100::Parser>,
 }
 
 impl std::fmt::Debug for RawMode {
@@ -45,7 +46,7 @@ impl RawMode {
                 .hint("without a terminal use `tazpod exec -- COMMAND`")
         };
         let saved = tcgetattr(io::stdin()).map_err(not_a_terminal)?;
-        let mode = RawMode { saved, model: vt100::Parser::default() };
+        let mode = RawMode { saved, model: RefCell::default() };
         mode.set()?;
         Ok(mode)
     }
@@ -63,14 +64,15 @@ impl RawMode {
     }
 
     /// Notes what goes to the terminal.
-    pub fn observe(&mut self, output: &[u8]) {
-        self.model.process(output);
+    pub fn observe(&self, output: &[u8]) {
+        self.model.borrow_mut().process(output);
     }
 }
 
 impl Drop for RawMode {
     fn drop(&mut self) {
-        let screen = self.model.screen();
+        let model = self.model.borrow();
+        let screen = model.screen();
         let fresh = vt100::Parser::default();
         let mut undo = String::from("\x1b[m");
         if screen.alternate_screen() {

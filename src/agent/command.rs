@@ -40,6 +40,8 @@ pub struct Request {
     pub directory: Option<String>,
     /// The terminal, if the client asked for one.
     pub terminal: Option<Size>,
+    /// Whether the client counts what was taken of its input.
+    pub counts: bool,
 }
 
 impl Request {
@@ -70,7 +72,7 @@ pub async fn serve(
     mut reading: ChannelReadHalf,
     writing: Arc<ChannelWriteHalf<Msg>>,
 ) -> Result<(), russh::Error> {
-    let mut running = match start(&agent, &request) {
+    let mut running = match start(&agent, &request, &writing) {
         Ok(running) => running,
         Err(error) => {
             let program = request.argv.as_ref().and_then(|argv| argv.first());
@@ -101,7 +103,8 @@ pub async fn serve(
             }
         }
     };
-    tokio::pin!(outputs);
+    // A task of its own: input that waits for the command must not hold up its output.
+    let mut outputs = AbortOnDrop(tokio::spawn(outputs));
     let (mut code, mut drained) = (None, false);
     while code.is_none() || !drained {
         tokio::select! {
@@ -114,10 +117,18 @@ pub async fn serve(
                 // What else holds the streams open, a daemon say, is not waited for.
                 let _ = finish.send(true);
             }
-            () = &mut outputs, if !drained => drained = true,
+            _ = &mut outputs.0, if !drained => drained = true,
         }
     }
     finish_channel(&writing, code.unwrap_or(255)).await
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Tells the client why nothing runs, and ends the channel.
@@ -165,7 +176,8 @@ async fn handle(message: Option<ChannelMsg>, running: &mut Running) -> bool {
     true
 }
 
-fn start(agent: &Agent, request: &Request) -> io::Result<Running> {
+fn start(agent: &Agent, request: &Request, writing: &Arc<ChannelWriteHalf<Msg>>) -> io::Result<Running> {
+    let client = request.counts.then(|| Arc::clone(writing));
     let mut command = match request.argv.as_deref() {
         Some([program, arguments @ ..]) => {
             let mut command = Command::new(program);
@@ -194,7 +206,7 @@ fn start(agent: &Agent, request: &Request) -> io::Result<Running> {
             .stderr(Stdio::from(terminal));
         lead_session(&mut command, true);
         let (leader, ended) = agent.reaper.spawn(&mut command)?;
-        let input = Some(Input::new(pty.clone()));
+        let input = Some(Input::new(pty.clone(), client));
         return Ok(Running { leader, ended, input, pty: Some(pty), pipes: None });
     }
     let (stdin, stdin_end) = io::pipe()?;
@@ -203,7 +215,7 @@ fn start(agent: &Agent, request: &Request) -> io::Result<Running> {
     command.stdin(stdin).stdout(stdout).stderr(stderr);
     lead_session(&mut command, false);
     let (leader, ended) = agent.reaper.spawn(&mut command)?;
-    let input = Some(Input::new(pipe::Sender::from_owned_fd(stdin_end.into())?));
+    let input = Some(Input::new(pipe::Sender::from_owned_fd(stdin_end.into())?, client));
     let receiver = |end: io::PipeReader| {
         let fd = OwnedFd::from(end);
         // A small pipe works too.
@@ -224,18 +236,17 @@ async fn copy_pipe(
     let mut buffer = BytesMut::new();
     loop {
         buffer.reserve(32 * 1024);
-        let mut finished = *finishing.borrow();
-        let count = if finished {
-            pipe.try_read_buf(&mut buffer).unwrap_or(0)
-        } else {
-            tokio::select! {
-                read = pipe.read_buf(&mut buffer) => read.unwrap_or(0),
-                _ = finishing.changed() => { finished = true; usize::MAX }
+        let count = tokio::select! {
+            biased;
+            read = pipe.read_buf(&mut buffer) => read.unwrap_or(0),
+            // Asked of the kernel: the runtime may not have heard yet of what the process wrote last.
+            _ = finishing.wait_for(|finished| *finished) => {
+                let mut last = vec![0; 32 * 1024];
+                let count = rustix::io::read(&pipe, &mut last).unwrap_or(0);
+                buffer.extend_from_slice(last.get(..count).unwrap_or_default());
+                count
             }
         };
-        if finished && count == usize::MAX {
-            continue;
-        }
         if count == 0 || send(writing, stream, buffer.split().freeze()).await.is_err() {
             return;
         }

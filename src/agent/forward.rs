@@ -22,7 +22,7 @@ where
 {
     let (mut reading, writing) = channel.split();
     let (mut source, sink) = tokio::io::split(connection);
-    let mut input = Some(Input::new(sink));
+    let mut input = Some(Input::new(sink, None));
     let output = async move {
         let mut buffer = BytesMut::new();
         loop {

@@ -5,7 +5,7 @@ mod command;
 pub mod connect;
 pub mod control;
 mod forward;
-mod input;
+pub mod input;
 mod pty;
 mod reaper;
 mod screen;

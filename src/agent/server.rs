@@ -294,8 +294,9 @@ async fn serve_command(
     if let Some(reason) = not_ready(&agent) {
         return command::refuse(&writing, 125, &reason).await;
     }
+    let counts = environment.contains_key(env::LINK_EXEC);
     let directory = settle(&agent, &mut environment);
-    let request = Request { argv, environment, directory, terminal };
+    let request = Request { argv, environment, directory, terminal, counts };
     command::serve(agent, request, reading, Arc::new(writing)).await
 }
 

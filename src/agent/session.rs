@@ -174,7 +174,7 @@ impl Session {
             name: name.to_owned(),
             leader,
             started: SystemTime::now(),
-            input: Input::new(pty.clone()),
+            input: Input::new(pty.clone(), None),
             pty,
             state: Mutex::new(State { screen: Screen::new(size), size, clients: HashMap::new(), next_client: 0 }),
             room: Notify::new(),

@@ -3,12 +3,14 @@
 use std::io;
 
 use russh::client::Msg;
-use russh::{Channel, ChannelMsg, Sig};
+use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
+use tokio::sync::Semaphore;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::detach::Detector;
 use super::lost;
 use crate::adapters::terminal::{self, Output, RawMode};
+use crate::agent::input::{CREDIT, CREDIT_LIMIT};
 use crate::env;
 use crate::error::{Context as _, Error, Kind, Result};
 
@@ -45,112 +47,129 @@ pub async fn request_terminal(channel: &Channel<Msg>) -> Result<()> {
 
 /// Carries a command's streams until it ends; its status, or 128 and the signal's number.
 ///
+/// Each direction is a future of its own: one that waits for the other end must not hold up the other.
+///
 /// # Errors
-/// Where the connection breaks first.
-pub async fn command(mut channel: Channel<Msg>, with_terminal: bool) -> Result<u8> {
-    let mut raw = with_terminal.then(RawMode::enter).transpose()?;
+/// Where the connection breaks first, or the caller insists on ending.
+pub async fn command(channel: Channel<Msg>, with_terminal: bool) -> Result<u8> {
+    let raw = with_terminal.then(RawMode::enter).transpose()?;
     let mut signals = Signals::new()?;
-    let mut stdin = Some(terminal::stdin());
-    let (stdout, stderr) = (Output::new(io::stdout()), Output::new(io::stderr()));
-    let (mut status, mut signals_passed) = (None, 0);
-    loop {
-        let input = async {
-            match stdin.as_mut() {
-                Some(stdin) => stdin.recv().await,
-                None => std::future::pending().await,
+    let mut stdin = terminal::stdin();
+    let (reading, writing) = channel.split();
+    let credit = Semaphore::new(CREDIT_LIMIT);
+    let input = async {
+        while let Some(data) = stdin.recv().await {
+            if let Ok(permits) = credit.acquire_many(u32::try_from(data.len()).unwrap_or(u32::MAX)).await {
+                permits.forget();
             }
-        };
-        tokio::select! {
-            message = channel.wait() => match message {
-                Some(ChannelMsg::Data { data }) => {
-                    if let Some(raw) = &mut raw {
-                        raw.observe(&data);
-                    }
-                    if !stdout.write(data).await {
-                        return Ok(BROKEN_PIPE);
-                    }
-                }
-                Some(ChannelMsg::ExtendedData { data, .. }) => {
-                    stderr.write(data).await;
-                }
-                Some(ChannelMsg::ExitStatus { exit_status }) => status = Some(exit_status),
-                Some(ChannelMsg::Close) | None => break,
-                Some(_) => {}
-            },
-            data = input => match data {
-                // The command may end before it reads: its status counts, not this.
-                Some(data) => { let _ = channel.data_bytes(data).await; }
-                None => {
-                    stdin = None;
-                    let _ = channel.eof().await;
-                }
-            },
-            signal = signals.next(with_terminal) => match signal {
-                Some(signal) => {
-                    signals_passed += 1;
-                    // The pod may not answer any more, and the caller means it.
-                    if signals_passed > PATIENCE {
-                        return Err(Error::interrupted());
-                    }
-                    let _ = channel.signal(signal).await;
-                }
-                None => resized(&channel, raw.as_ref()).await?,
-            },
+            // The command may end before it reads: its status counts, not this.
+            if writing.data_bytes(data).await.is_err() {
+                break;
+            }
         }
-    }
-    stdout.finish().await;
-    stderr.finish().await;
+        let _ = writing.eof().await;
+        std::future::pending::<Result<Left>>().await
+    };
+    let passing = async {
+        let mut passed = 0;
+        // Past that the pod may not answer any more, and the caller means it.
+        while passed <= PATIENCE {
+            match signals.next(with_terminal).await {
+                Some(signal) => {
+                    passed += 1;
+                    let _ = writing.signal(signal).await;
+                }
+                None => {
+                    if let Some(raw) = &raw {
+                        raw.set()?;
+                        send_size(&writing).await;
+                    }
+                }
+            }
+        }
+        Err(Error::interrupted())
+    };
+    let left = tokio::select! {
+        left = carry_output(reading, raw.as_ref(), Some(&credit)) => left,
+        left = input => left,
+        left = passing => left,
+    }?;
     drop(raw);
-    ended(status)
+    match left {
+        Left::Ended(status) => Ok(status),
+        Left::Detached => Ok(BROKEN_PIPE),
+    }
 }
 
 /// Carries a session's terminal until it ends or the user detaches.
 ///
 /// # Errors
 /// Where there is no terminal, or the connection breaks.
-pub async fn session(mut channel: Channel<Msg>, mut detector: Detector) -> Result<Left> {
-    let mut raw = RawMode::enter()?;
+pub async fn session(channel: Channel<Msg>, mut detector: Detector) -> Result<Left> {
+    let raw = RawMode::enter()?;
     let mut resizes = Resizes::new()?;
     let mut stdin = terminal::stdin();
-    let (stdout, stderr) = (Output::new(io::stdout()), Output::new(io::stderr()));
-    let mut status = None;
-    let left = loop {
-        tokio::select! {
-            message = channel.wait() => match message {
-                Some(ChannelMsg::Data { data }) => {
-                    raw.observe(&data);
-                    if !stdout.write(data).await {
-                        break Left::Detached;
-                    }
-                }
-                Some(ChannelMsg::ExtendedData { data, .. }) => {
-                    stderr.write(data).await;
-                }
-                Some(ChannelMsg::ExitStatus { exit_status }) => status = Some(exit_status),
-                Some(ChannelMsg::Close) | None => break Left::Ended(0),
-                Some(_) => {}
-            },
-            data = stdin.recv() => match data {
-                Some(data) => match detector.scan(&data) {
-                    Some(count) => {
-                        let _ = channel.data_bytes(data.slice(..count)).await;
-                        break Left::Detached;
-                    }
-                    None => channel.data_bytes(data).await.map_err(lost)?,
-                },
-                // The terminal is gone.
-                None => break Left::Detached,
-            },
-            () = resizes.next() => resized(&channel, Some(&raw)).await?,
+    let (reading, writing) = channel.split();
+    let input = async {
+        // The end of the input is the end of the terminal.
+        while let Some(data) = stdin.recv().await {
+            if let Some(count) = detector.scan(&data) {
+                writing.data_bytes(data.slice(..count)).await.map_err(lost)?;
+                break;
+            }
+            writing.data_bytes(data).await.map_err(lost)?;
+        }
+        Ok(Left::Detached)
+    };
+    let resizing = async {
+        loop {
+            resizes.next().await;
+            raw.set()?;
+            send_size(&writing).await;
         }
     };
+    tokio::select! {
+        left = carry_output(reading, Some(&raw), None) => left,
+        left = input => left,
+        left = resizing => left,
+    }
+}
+
+/// Carries what the program writes to this process's own streams.
+async fn carry_output(
+    mut reading: ChannelReadHalf,
+    raw: Option<&RawMode>,
+    credit: Option<&Semaphore>,
+) -> Result<Left> {
+    let (stdout, stderr) = (Output::new(io::stdout()), Output::new(io::stderr()));
+    let mut status = None;
+    loop {
+        match reading.wait().await {
+            Some(ChannelMsg::Data { data }) => {
+                if let Some(raw) = raw {
+                    raw.observe(&data);
+                }
+                if !stdout.write(data).await {
+                    return Ok(Left::Detached);
+                }
+            }
+            Some(ChannelMsg::ExtendedData { data, ext: CREDIT }) => {
+                let taken = data.as_ref().try_into().map_or(0, u32::from_be_bytes);
+                if let Some(credit) = credit {
+                    credit.add_permits((taken as usize).min(CREDIT_LIMIT));
+                }
+            }
+            Some(ChannelMsg::ExtendedData { data, .. }) => {
+                stderr.write(data).await;
+            }
+            Some(ChannelMsg::ExitStatus { exit_status }) => status = Some(exit_status),
+            Some(ChannelMsg::Close) | None => break,
+            Some(_) => {}
+        }
+    }
     stdout.finish().await;
     stderr.finish().await;
-    drop(raw);
-    match left {
-        Left::Ended(_) => ended(status).map(Left::Ended),
-        Left::Detached => Ok(Left::Detached),
-    }
+    ended(status).map(Left::Ended)
 }
 
 fn ended(status: Option<u32>) -> Result<u8> {
@@ -161,14 +180,10 @@ fn ended(status: Option<u32>) -> Result<u8> {
     Ok(u8::try_from(status).unwrap_or(255))
 }
 
-async fn resized(channel: &Channel<Msg>, raw: Option<&RawMode>) -> Result<()> {
-    if let Some(raw) = raw {
-        raw.set()?;
-        let (columns, rows, width, height) = terminal::size();
-        // A program that has ended needs no size.
-        let _ = channel.window_change(columns, rows, width, height).await;
-    }
-    Ok(())
+async fn send_size(writing: &ChannelWriteHalf<Msg>) {
+    let (columns, rows, width, height) = terminal::size();
+    // A program that has ended needs no size.
+    let _ = writing.window_change(columns, rows, width, height).await;
 }
 
 /// Changes of the terminal's size, and returns from being stopped.
