@@ -15,7 +15,8 @@ alias ls='ls --color=auto' ll='ls -lh' la='ls -lAh'
 alias grep='grep --color=auto' diff='diff --color=auto'
 alias ..='cd ..' ...='cd ../..'
 
-if ! shopt -oq posix && [[ -r /usr/share/bash-completion/bash_completion ]]; then
+# /etc/profile has loaded it in login shells.
+if [[ -z ${BASH_COMPLETION_VERSINFO-} && -r /usr/share/bash-completion/bash_completion ]]; then
     . /usr/share/bash-completion/bash_completion
 fi
 

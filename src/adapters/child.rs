@@ -6,14 +6,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::sync::mpsc;
 
-/// How much is read at once.
-const CHUNK: usize = 256 * 1024;
-/// How many chunks wait for whoever takes them.
-const CHUNKS: usize = 8;
 /// How often to look whether the program ended.
 const POLL: Duration = Duration::from_millis(20);
 /// Between SIGTERM and SIGKILL.
@@ -22,10 +17,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// A program that runs; dropping it asks it to end.
 #[derive(Debug)]
 pub struct Program {
-    /// What it writes to stdout, in chunks.
-    pub output: mpsc::Receiver<Bytes>,
-    /// What it writes to stderr, by lines.
-    pub lines: mpsc::UnboundedReceiver<String>,
+    lines: mpsc::UnboundedReceiver<String>,
     group: Group,
 }
 
@@ -42,32 +34,19 @@ impl Program {
             // Ctrl-C is for us: what the program is told, and when, is ours to decide.
             .process_group(0)
             .spawn()?;
-        let (chunks, output) = mpsc::channel(CHUNKS);
-        let (texts, lines) = mpsc::unbounded_channel();
-        if let Some(mut stdout) = child.stdout.take() {
-            std::thread::spawn(move || {
-                let mut buffer = vec![0; CHUNK];
-                while let Ok(length @ 1..) = stdout.read(&mut buffer) {
-                    let chunk = Bytes::copy_from_slice(buffer.get(..length).unwrap_or_default());
-                    if chunks.blocking_send(chunk).is_err() {
-                        break;
-                    }
-                }
-            });
+        let (sender, lines) = mpsc::unbounded_channel();
+        if let Some(stdout) = child.stdout.take() {
+            read_lines(stdout, sender.clone());
         }
         if let Some(stderr) = child.stderr.take() {
-            std::thread::spawn(move || {
-                let mut reader = BufReader::new(stderr);
-                let mut line = Vec::new();
-                while let Ok(1..) = reader.read_until(b'\n', &mut line) {
-                    if texts.send(String::from_utf8_lossy(&line).trim_end().to_owned()).is_err() {
-                        break;
-                    }
-                    line.clear();
-                }
-            });
+            read_lines(stderr, sender);
         }
-        Ok(Program { output, lines, group: Group(Arc::new(Mutex::new(child))) })
+        Ok(Program { lines, group: Group(Arc::new(Mutex::new(child))) })
+    }
+
+    /// The next line of what it says, on stdout or stderr; `None` once all that could say something ended.
+    pub async fn line(&mut self) -> Option<String> {
+        self.lines.recv().await
     }
 
     /// For whoever must end it from elsewhere.
@@ -93,6 +72,19 @@ impl Drop for Program {
     fn drop(&mut self) {
         self.group.signal(Signal::TERM);
     }
+}
+
+fn read_lines(from: impl Read + Send + 'static, to: mpsc::UnboundedSender<String>) {
+    std::thread::spawn(move || {
+        let mut reader = BufReader::new(from);
+        let mut line = Vec::new();
+        while let Ok(1..) = reader.read_until(b'\n', &mut line) {
+            if to.send(String::from_utf8_lossy(&line).trim_end().to_owned()).is_err() {
+                break;
+            }
+            line.clear();
+        }
+    });
 }
 
 /// A program and all that it started.
@@ -140,13 +132,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn output_lines_and_status() {
-        let mut program = shell("echo data; echo one >&2; printf two >&2; exit 3");
-        assert_eq!(program.output.recv().await.as_deref(), Some(&b"data\n"[..]));
-        assert_eq!(program.output.recv().await, None);
-        assert_eq!(program.lines.recv().await.as_deref(), Some("one"));
-        assert_eq!(program.lines.recv().await.as_deref(), Some("two"));
-        assert_eq!(program.lines.recv().await, None);
+    async fn lines_and_status() {
+        let mut program = shell("echo one; exec >&-; printf two >&2; exit 3");
+        assert_eq!(program.line().await.as_deref(), Some("one"));
+        assert_eq!(program.line().await.as_deref(), Some("two"));
+        assert_eq!(program.line().await, None);
         assert_eq!(program.wait().await.unwrap().code(), Some(3));
     }
 
@@ -154,9 +144,9 @@ mod tests {
     async fn ending_it_ends_what_it_started() {
         // The pipe is open until the grandchild, too, is gone.
         let mut program = shell("sleep 1000 & echo up; wait");
-        assert!(program.output.recv().await.is_some());
+        assert!(program.line().await.is_some());
         program.group().end().await;
-        assert_eq!(program.output.recv().await, None);
+        assert_eq!(program.line().await, None);
         assert_eq!(program.wait().await.unwrap().code(), None);
     }
 

@@ -63,19 +63,53 @@ impl Sources {
         files.sort_unstable();
         let mut archive = tar::Builder::new(Vec::new());
         for (name, bytes, mode) in files {
-            let mut header = tar::Header::new_ustar();
-            header.set_entry_type(tar::EntryType::Regular);
-            header.set_mode(mode);
-            header.set_uid(0);
-            header.set_gid(0);
-            header.set_mtime(0);
-            header.set_size(bytes.len() as u64);
+            let mut header = header(bytes.len() as u64, mode);
             archive
                 .append_data(&mut header, name, bytes)
                 .context(Kind::Failure, || "cannot pack the context")?;
         }
         archive.into_inner().map(Bytes::from).context(Kind::Failure, || "cannot pack the context")
     }
+}
+
+/// The beginning and the end of a context with a Containerfile and one file of `size` bytes, which come between.
+///
+/// # Errors
+/// Never in practice: it is written to memory.
+pub fn around(containerfile: &str, name: &str, size: u64) -> Result<(Bytes, Bytes)> {
+    let mut archive = tar::Builder::new(Vec::new());
+    archive
+        .append_data(
+            &mut header(containerfile.len() as u64, 0o644),
+            "Containerfile",
+            containerfile.as_bytes(),
+        )
+        .context(Kind::Failure, || "cannot pack the context")?;
+    let mut start = archive.get_ref().clone();
+    let mut file = header(size, 0o644);
+    file.set_path(name).context(Kind::Failure, || "cannot pack the context")?;
+    file.set_cksum();
+    start.extend_from_slice(file.as_bytes());
+    let padding = usize::try_from(size.next_multiple_of(BLOCK) - size).unwrap_or_default();
+    let mut end = vec![0; padding];
+    end.extend_from_slice(&END);
+    Ok((start.into(), end.into()))
+}
+
+/// The unit of tars.
+const BLOCK: u64 = 512;
+/// The end of a tar.
+const END: [u8; 1024] = [0; 1024];
+
+fn header(size: u64, mode: u32) -> tar::Header {
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(tar::EntryType::Regular);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(size);
+    header
 }
 
 #[cfg(test)]
@@ -137,6 +171,25 @@ mod tests {
         assert_ne!(hash(&[("a", b"bc")]), hash(&[("ab", b"c")]));
         assert_ne!(hash(&[("a", b"b")]), hash(&[("a", b"c")]));
         assert_eq!(hash(&[("a", b"b")]), hash(&[("a", b"b")]));
+    }
+
+    #[test]
+    fn what_is_put_between_is_a_file_of_the_context() {
+        for content in [&b""[..], b"x", &[7; 512], &[7; 1000]] {
+            let (start, end) = around("FROM scratch\n", "rootfs.tar", content.len() as u64).unwrap();
+            let whole = [&start[..], content, &end[..]].concat();
+            let mut archive = tar::Archive::new(&whole[..]);
+            let entries = archive.entries().unwrap().map(|entry| {
+                let mut entry = entry.unwrap();
+                let mut bytes = Vec::new();
+                std::io::Read::read_to_end(&mut entry, &mut bytes).unwrap();
+                (entry.path().unwrap().to_str().unwrap().to_owned(), bytes)
+            });
+            let entries: Vec<_> = entries.collect();
+            assert_eq!(entries[0], ("Containerfile".into(), b"FROM scratch\n".to_vec()));
+            assert_eq!(entries[1], ("rootfs.tar".into(), content.to_vec()));
+            assert_eq!((entries.len(), whole.len() % 512), (2, 0));
+        }
     }
 
     #[test]

@@ -38,24 +38,28 @@ impl BuildLog {
         &self.path
     }
 
-    /// Takes one line of output.
+    /// Takes one line of a builder's output.
     pub fn line(&mut self, line: &str) {
-        let line = line.trim_end();
-        // A full disk must not end a build that may still fit.
-        let _ = writeln!(self.file, "{line}");
-        self.ui.verbose(line);
         if let Some(step) = step(line) {
             if !self.ui.is_verbose() {
                 self.ui.status(&step);
             }
             self.step = Some(step);
             self.tail.clear();
-        } else {
-            if self.tail.len() == TAIL {
-                self.tail.pop_front();
-            }
-            self.tail.push_back(line.to_owned());
         }
+        self.detail(line);
+    }
+
+    /// Takes one line that does not tell of a step.
+    pub fn detail(&mut self, line: &str) {
+        let line = line.trim_end();
+        // A full disk must not end a build that may still fit.
+        let _ = writeln!(self.file, "{line}");
+        self.ui.verbose(line);
+        if self.tail.len() == TAIL {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(line.to_owned());
     }
 
     /// The step that the output is at.
@@ -108,7 +112,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let mut log = BuildLog::create(&Ui::new(Verbosity::Quiet, true), path.clone()).unwrap();
-        log.line("of no step");
+        log.detail("Step 1/2 : of another kind");
         log.line("Step 1/1 : RUN false\n");
         (0..50).for_each(|number| log.line(&number.to_string()));
         assert_eq!(log.step(), Some("[1/1] RUN false"));

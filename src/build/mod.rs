@@ -263,7 +263,7 @@ impl Builder<'_> {
         let arguments = HashMap::from([(below.argument.to_owned(), below.reference)]);
         let build = engine::Build {
             tag: &temporary,
-            context: step.sources.tar(agent)?,
+            context: engine::BuildContext::Whole(step.sources.tar(agent)?),
             arguments: &arguments,
             labels: &labels,
             fresh: step.reason == Reason::Forced,
@@ -342,7 +342,7 @@ impl Builder<'_> {
         });
         let (code, output) = self.engine.finish_helper(&id).await?;
         self.context.disarm(armed);
-        output.lines().for_each(|line| self.log.line(line));
+        output.lines().for_each(|line| self.log.detail(line));
         if code == 0 {
             return Ok(());
         }

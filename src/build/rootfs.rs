@@ -1,26 +1,36 @@
 //! A root filesystem without a container registry: bootstrapped from the distribution's mirror by the host's
 //! `mmdebstrap` or `debootstrap`, and imported.
 
+use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::process::Command;
 use std::time::Duration;
 
-use futures_util::stream;
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt, stream};
+use tokio::io::AsyncReadExt;
 
+use super::context;
 use super::log::BuildLog;
 use super::mirror::Mirror;
 use crate::adapters::child::Program;
-use crate::adapters::engine::Engine;
+use crate::adapters::engine::{Build, BuildContext, Engine};
 use crate::context::Context;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::pod::spec::label;
+use crate::ui::Ui;
 
 /// The name of bootstrapped root filesystems in the engine.
 pub const REPOSITORY: &str = "localhost/tazpod-rootfs";
 
 /// How long a bootstrap may take, on a slow line.
 const TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+/// How much is read at once.
+const CHUNK: usize = 256 * 1024;
 
 /// Packages besides the essential ones: mirrors may speak HTTPS.
 const INCLUDE: &str = "--include=ca-certificates";
@@ -125,37 +135,56 @@ fn field<'a>(os_release: &'a str, key: &str) -> Option<&'a str> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Tool {
     Mmdebstrap(PathBuf),
-    /// `unshare`, where it is there, keeps its mounts from outliving it.
-    Debootstrap {
-        program: PathBuf,
-        unshare: Option<PathBuf>,
-    },
+    /// For root alone.
+    Debootstrap(PathBuf),
 }
 
-/// A bootstrap: a program that writes the root filesystem to stdout, as a tar.
+/// A program that makes the root filesystem, as a tar in the scratch directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Bootstrap {
     program: PathBuf,
     arguments: Vec<String>,
 }
 
-/// Programs leave the host's name, resolver and downloaded packages in the root filesystem.
+/// The tar's name in the scratch directory.
+const TAR: &str = "rootfs.tar";
+
+/// Programs leave the host's name and resolver in the root filesystem.
 const TIDY: &str = r#"rm -f "$1/etc/resolv.conf" "$1/etc/hostname""#;
 
+/// $0 is debootstrap, $1 the root, $2 the tar, $3 the sources, then debootstrap's own arguments.
+const DEBOOTSTRAP: &str = r#"set -e
+root=$1 tar=$2 sources=$3; shift 3
+"$0" "$@"
+printf '%s\n' "$sources" >"$root/etc/apt/sources.list"
+rm -rf "$root/etc/resolv.conf" "$root/etc/hostname" "$root"/var/cache/apt/*.bin \
+    "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*
+tar --create --file "$tar" --numeric-owner --one-file-system --exclude='./dev/*' --directory "$root" ."#;
+
 impl Bootstrap {
+    /// `unshare` is given for root: what root mounts for a bootstrap must not outlive it, nor be seen by others,
+    /// least of all by who removes the scratch directory. An ordinary user has namespaces in any case.
     fn new(
         tool: &Tool,
+        unshare: Option<&Path>,
         distribution: Distribution,
         mirror: &Mirror,
-        root: bool,
         scratch: &Path,
     ) -> Bootstrap {
         let sources = distribution.sources(mirror);
         let keyring = format!("--keyring={}", distribution.keyring());
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let (tar, root) = (text(&scratch.join(TAR)), text(&scratch.join("root")));
+        let mut words: Vec<String> = Vec::new();
+        if let Some(unshare) = unshare {
+            words.push(text(unshare));
+            words.extend(["--mount", "--pid", "--fork", "--kill-child", "--"].map(str::to_owned));
+        }
         match tool {
             Tool::Mmdebstrap(program) => {
-                let mut arguments: Vec<String> = vec![
-                    format!("--mode={}", if root { "root" } else { "unshare" }),
+                words.extend([
+                    text(program),
+                    format!("--mode={}", if unshare.is_some() { "root" } else { "unshare" }),
                     "--variant=minbase".into(),
                     "--format=tar".into(),
                     INCLUDE.into(),
@@ -164,33 +193,20 @@ impl Bootstrap {
                     "--skip=output/dev".into(),
                     format!("--customize-hook={TIDY}"),
                     distribution.suite().into(),
-                    "-".into(),
-                ];
-                arguments.extend(sources);
-                Bootstrap { program: program.clone(), arguments }
+                    tar,
+                ]);
+                words.extend(sources);
             }
-            Tool::Debootstrap { program, unshare } => {
-                // $0 debootstrap, $1 the directory, $2 the sources, then debootstrap's own arguments.
-                let script = format!(
-                    r#"set -e; tool=$0 sources=$2; root=$1; shift 2; "$tool" "$@" >&2; set -- "$root"
-                    printf '%s\n' "$sources" >"$1/etc/apt/sources.list"; {TIDY}
-                    rm -rf "$1"/var/cache/apt/*.bin "$1"/var/cache/apt/archives/*.deb "$1"/var/lib/apt/lists/*
-                    exec tar --create --numeric-owner --one-file-system --exclude='./dev/*' --directory "$1" ."#
-                );
-                let directory = scratch.join("root").to_string_lossy().into_owned();
-                let mut arguments: Vec<String> = Vec::new();
-                if unshare.is_some() {
-                    let own = ["--mount", "--pid", "--fork", "--kill-child=SIGTERM", "--", "/bin/sh"];
-                    arguments.extend(own.map(str::to_owned));
-                }
-                arguments.extend(["-c".into(), script, program.to_string_lossy().into_owned()]);
-                arguments.extend([directory.clone(), sources.join("\n")]);
-                arguments.extend(["--variant=minbase".into(), INCLUDE.into(), keyring]);
-                arguments.extend([distribution.suite().into(), directory]);
-                arguments.extend(mirror.main.clone());
-                Bootstrap { program: unshare.clone().unwrap_or_else(|| "/bin/sh".into()), arguments }
+            Tool::Debootstrap(program) => {
+                words.extend(["/bin/sh".into(), "-c".into(), DEBOOTSTRAP.into(), text(program)]);
+                words.extend([root.clone(), tar, sources.join("\n")]);
+                words.extend(["--variant=minbase".into(), INCLUDE.into(), keyring]);
+                words.extend([distribution.suite().into(), root]);
+                words.extend(mirror.main.clone());
             }
         }
+        let mut words = words.into_iter();
+        Bootstrap { program: words.next().unwrap_or_default().into(), arguments: words.collect() }
     }
 }
 
@@ -199,7 +215,7 @@ pub fn distribution() -> Distribution {
     Distribution::for_host(&fs::read_to_string("/etc/os-release").unwrap_or_default())
 }
 
-/// Bootstraps and imports a root filesystem; its reference.
+/// Bootstraps a root filesystem and makes an image of it; its reference.
 ///
 /// # Errors
 /// [`Kind::Image`]: no program for it, no keyring, the program's failure, the engine's refusal. Nothing is left.
@@ -207,6 +223,11 @@ pub async fn bootstrap(context: &Context, engine: &Engine, log: &mut BuildLog) -
     let distribution = distribution();
     let root = rustix::process::geteuid().is_root();
     let tool = tool(distribution, root)?;
+    let unshare = if root { find_program("unshare") } else { None };
+    if root && unshare.is_none() {
+        let what = format!("cannot bootstrap {}: `unshare` is not there", distribution.describe());
+        return Err(Error::new(Kind::Image, what).hint("install the package `util-linux`"));
+    }
     if !Path::new(distribution.keyring()).exists() {
         let what =
             format!("cannot bootstrap {}: `{}` is missing", distribution.describe(), distribution.keyring());
@@ -214,85 +235,79 @@ pub async fn bootstrap(context: &Context, engine: &Engine, log: &mut BuildLog) -
             Error::new(Kind::Image, what).hint(format!("install it: {}", distribution.install_hint()))
         );
     }
+    let scratch = Scratch::create(&context.ui)?;
+    let tar = scratch.path.join(TAR);
     let mirror = host_mirror(distribution);
-    let scratch = Scratch::create()?;
-    let bootstrap = Bootstrap::new(&tool, distribution, &mirror, root, &scratch.0);
+    let bootstrap = Bootstrap::new(&tool, unshare.as_deref(), distribution, &mirror, &scratch.path);
     let mut command = Command::new(&bootstrap.program);
-    command.args(&bootstrap.arguments).env("TMPDIR", &scratch.0).env("LC_ALL", "C.UTF-8").current_dir("/");
+    command.args(&bootstrap.arguments).env("TMPDIR", &scratch.path).env("LC_ALL", "C.UTF-8").current_dir("/");
     let doing = format!("bootstrapping {}", distribution.describe());
-    let _step = context.ui.step(doing.as_str());
-    log.line(&format!("{} {}", bootstrap.program.display(), bootstrap.arguments.join(" ")));
-
-    let temporary = format!("tmp-{}", std::process::id());
-    let program = Program::start(command)
+    let step = context.ui.step(doing.as_str());
+    log.detail(&format!("{} {}", bootstrap.program.display(), bootstrap.arguments.join(" ")));
+    let mut program = Program::start(command)
         .context(Kind::Image, || format!("cannot start `{}`", bootstrap.program.display()))?;
-    let undo = {
-        let (group, engine, name) = (program.group(), engine.clone(), format!("{REPOSITORY}:{temporary}"));
+    let temporary = format!("{REPOSITORY}:tmp-{}", std::process::id());
+    let armed = context.arm({
+        let (group, engine, temporary) = (program.group(), engine.clone(), temporary.clone());
         async move {
             group.end().await;
             drop(scratch);
             // The error that counts is the one that led here.
-            let _ = engine.remove_image(&name, true).await;
+            let _ = engine.remove_image(&temporary, true).await;
         }
-    };
-    let armed = context.arm(undo);
-    let import = stream_into(engine, program, &temporary, log);
-    match tokio::time::timeout(TIMEOUT, import).await {
+    });
+    match tokio::time::timeout(TIMEOUT, follow(&mut program, log)).await {
         Ok(done) => done.map_err(|error| explain(error, distribution, root, log))?,
         Err(_) => {
             let minutes = TIMEOUT.as_secs() / 60;
             return Err(Error::new(Kind::Image, format!("{doing} took longer than {minutes} minutes")));
         }
     }
-    engine.tag(&format!("{REPOSITORY}:{temporary}"), REPOSITORY, distribution.tag()).await?;
-    engine.remove_image(&format!("{REPOSITORY}:{temporary}"), false).await?;
-    context.disarm(armed);
+    drop(step);
+    let _step = context.ui.step(format!("giving {} to the engine", distribution.describe()));
+    let labels = HashMap::from([(label::ROOT.to_owned(), distribution.tag().to_owned())]);
+    let build = Build {
+        tag: &temporary,
+        context: BuildContext::Stream(stream(&tar).await?),
+        arguments: &HashMap::new(),
+        labels: &labels,
+        fresh: true,
+    };
+    engine
+        .build(build, |line| log.detail(line))
+        .await
+        .map_err(|error| explain(error, distribution, true, log))?;
+    engine.tag(&temporary, REPOSITORY, distribution.tag()).await?;
+    context.undo(armed).await;
     Ok(distribution.reference())
 }
 
-/// Imports what the program writes. A program that fails has written a tar that ends early, which no engine
-/// would notice: the import is not let come to its end before the program has come to a good one.
-async fn stream_into(engine: &Engine, mut program: Program, tag: &str, log: &mut BuildLog) -> Result<()> {
-    // Nothing comes for as long as the bootstrap lasts, and engines do not wait that long for a request.
-    let first = loop {
-        tokio::select! {
-            biased;
-            Some(line) = program.lines.recv() => log.line(&line),
-            chunk = program.output.recv() => break chunk,
-        }
-    };
-    let (chunks, received) = tokio::sync::mpsc::channel(1);
-    let body = stream::unfold(received, |mut received| async { Some((received.recv().await?, received)) });
-    let feed = async {
-        let mut next = first;
-        while let Some(chunk) = next {
-            if chunks.send(chunk).await.is_err() {
-                // The engine stopped reading; its own error says why.
-                return std::future::pending().await;
-            }
-            next = tokio::select! {
-                biased;
-                Some(line) = program.lines.recv() => {
-                    log.line(&line);
-                    program.output.recv().await
-                }
-                chunk = program.output.recv() => chunk,
-            };
-        }
-        while let Some(line) = program.lines.recv().await {
-            log.line(&line);
-        }
-        let status = program.wait().await.context(Kind::Image, || "cannot wait for the bootstrap")?;
-        if !status.success() {
-            return Err(Error::new(Kind::Image, format!("the bootstrap ended with {status}")));
-        }
-        drop(chunks);
-        std::future::pending().await
-    };
-    tokio::select! {
-        done = engine.import_rootfs(REPOSITORY, tag, body) => done,
-        failed = feed => failed,
+/// Takes what the bootstrap says until it has come to a good end.
+async fn follow(program: &mut Program, log: &mut BuildLog) -> Result<()> {
+    while let Some(line) = program.line().await {
+        log.detail(&line);
     }
+    let status = program.wait().await.context(Kind::Image, || "cannot wait for the bootstrap")?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Image, format!("the bootstrap ended with {status}")))
+}
+
+/// A build context with the tar in it. Not an import, of which Podman 4.3 leaves a copy in its temporary directory.
+async fn stream(tar: &Path) -> Result<Pin<Box<dyn Stream<Item = Bytes> + Send>>> {
+    let failed = |source| Error::io("read", tar, source);
+    let file = tokio::fs::File::open(tar).await.map_err(failed)?;
+    let size = file.metadata().await.map_err(failed)?.len();
+    let containerfile = format!("FROM scratch\nADD {TAR} /\nCMD [\"/bin/bash\"]\n");
+    let (start, end) = context::around(&containerfile, TAR, size)?;
+    let content = stream::unfold(file, |mut file| async {
+        let mut chunk = BytesMut::with_capacity(CHUNK);
+        // What cannot be read ends the context early.
+        let length = file.read_buf(&mut chunk).await.ok()?;
+        (length > 0).then(|| (chunk.freeze(), file))
+    });
+    Ok(Box::pin(stream::iter([start]).chain(content).chain(stream::iter([end]))))
 }
 
 fn explain(error: Error, distribution: Distribution, root: bool, log: &BuildLog) -> Error {
@@ -312,9 +327,7 @@ fn tool(distribution: Distribution, root: bool) -> Result<Tool> {
     }
     let debootstrap = find_program("debootstrap");
     let what = match &debootstrap {
-        Some(program) if root => {
-            return Ok(Tool::Debootstrap { program: program.clone(), unshare: find_program("unshare") });
-        }
+        Some(program) if root => return Ok(Tool::Debootstrap(program.clone())),
         Some(_) => "`debootstrap` needs root, and `mmdebstrap` is not there",
         None => "neither `mmdebstrap` nor `debootstrap` is there",
     };
@@ -326,10 +339,8 @@ fn tool(distribution: Distribution, root: bool) -> Result<Tool> {
 fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let usual = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path)
-        .chain(usual)
-        .map(|directory| directory.join(name))
-        .find(|path| path.is_file())
+    let mut places = std::env::split_paths(&path).chain(usual).map(|directory| directory.join(name));
+    places.find(|path| path.is_file())
 }
 
 /// The host's own mirror where it has one for this distribution, otherwise the distribution's.
@@ -358,11 +369,14 @@ fn host_mirror(distribution: Distribution) -> Mirror {
 }
 
 /// A directory for the bootstrap, gone with the value.
-struct Scratch(PathBuf);
+struct Scratch {
+    path: PathBuf,
+    ui: Ui,
+}
 
 impl Scratch {
     /// In `TMPDIR` or /var/tmp, as /tmp is often small, in RAM or without devices.
-    fn create() -> Result<Scratch> {
+    fn create(ui: &Ui) -> Result<Scratch> {
         let parent =
             std::env::var_os("TMPDIR").filter(|value| !value.is_empty()).unwrap_or("/var/tmp".into());
         let path = Path::new(&parent).join(format!("tazpod-rootfs-{}", std::process::id()));
@@ -371,15 +385,33 @@ impl Scratch {
             .mode(0o755)
             .create(&path)
             .map_err(|source| Error::io("make the directory", &path, source))?;
-        Ok(Scratch(path))
+        Ok(Scratch { path, ui: ui.clone() })
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Whatever was killed at its hardest may leave what is not ours to remove.
-        let _ = fs::remove_dir_all(&self.0);
+        // In namespaces of its own, a bootstrap leaves no mounts. If one did, its removal would go through to
+        // what is mounted: the host's own /dev, for one.
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let removed = if mounts.is_empty() || is_mounted_below(&self.path, &mounts) {
+            Err(std::io::Error::other("something is mounted in it"))
+        } else {
+            fs::remove_dir_all(&self.path)
+        };
+        if let Err(source) = removed {
+            self.ui.warn(Error::io("remove", &self.path, source).to_string());
+        }
     }
+}
+
+/// Whether anything is mounted at or below `path`, by the text of `/proc/self/mountinfo`.
+fn is_mounted_below(path: &Path, mountinfo: &str) -> bool {
+    // As the kernel writes what would break its lines.
+    let escaped = path.to_string_lossy().replace('\\', r"\134").replace(' ', r"\040");
+    let escaped = escaped.replace('\t', r"\011").replace('\n', r"\012");
+    let mut points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4));
+    points.any(|point| Path::new(point).starts_with(&escaped))
 }
 
 #[cfg(test)]
@@ -400,18 +432,28 @@ mod tests {
         assert_eq!(on(""), Distribution::Debian13);
     }
 
+    fn bootstrap(tool: Tool, unshare: bool, distribution: Distribution) -> Bootstrap {
+        let unshare = unshare.then_some(Path::new("/usr/bin/unshare"));
+        Bootstrap::new(&tool, unshare, distribution, &mirror(), Path::new("/t"))
+    }
+
     #[test]
     fn mmdebstrap_as_root_and_as_a_user() {
-        let tool = Tool::Mmdebstrap("/usr/bin/mmdebstrap".into());
-        let made = |root| Bootstrap::new(&tool, Distribution::Debian13, &mirror(), root, Path::new("/t"));
-        let arguments = made(true).arguments;
-        assert_eq!(arguments[0], "--mode=root");
-        assert_eq!(made(false).arguments[0], "--mode=unshare");
+        let made = |unshare| {
+            bootstrap(Tool::Mmdebstrap("/usr/bin/mmdebstrap".into()), unshare, Distribution::Debian13)
+        };
+        let (root, user) = (made(true), made(false));
+        assert_eq!(root.program, Path::new("/usr/bin/unshare"));
+        assert_eq!(root.arguments[..3], ["--mount", "--pid", "--fork"]);
+        assert_eq!(root.arguments[5..7], ["/usr/bin/mmdebstrap", "--mode=root"]);
+        assert_eq!(user.program, Path::new("/usr/bin/mmdebstrap"));
+        assert_eq!(user.arguments[0], "--mode=unshare");
+        assert_eq!(user.arguments[1..], root.arguments[7..]);
         assert_eq!(
-            arguments[arguments.len() - 5..],
+            user.arguments[user.arguments.len() - 5..],
             [
                 "trixie",
-                "-",
+                "/t/rootfs.tar",
                 "deb http://m/debian trixie main",
                 "deb http://m/debian trixie-updates main",
                 "deb http://s/debian trixie-security main"
@@ -420,17 +462,20 @@ mod tests {
     }
 
     #[test]
-    fn debootstrap_works_in_namespaces_of_its_own() {
-        let tool = |unshare| Tool::Debootstrap { program: "/usr/sbin/debootstrap".into(), unshare };
-        let made = |unshare| {
-            Bootstrap::new(&tool(unshare), Distribution::Ubuntu2404, &mirror(), true, Path::new("/t"))
-        };
-        let with = made(Some("/usr/bin/unshare".into()));
-        assert_eq!(with.program, Path::new("/usr/bin/unshare"));
-        assert_eq!(with.arguments[..3], ["--mount", "--pid", "--fork"]);
-        assert_eq!(with.arguments[with.arguments.len() - 3..], ["noble", "/t/root", "http://m/debian"]);
-        assert_eq!(made(None).program, Path::new("/bin/sh"));
-        assert_eq!(made(None).arguments[0], "-c");
+    fn debootstrap_as_root() {
+        let made =
+            bootstrap(Tool::Debootstrap("/usr/sbin/debootstrap".into()), true, Distribution::Ubuntu2404);
+        assert_eq!(made.program, Path::new("/usr/bin/unshare"));
+        assert_eq!(made.arguments[8..11], ["/usr/sbin/debootstrap", "/t/root", "/t/rootfs.tar"]);
+        assert_eq!(made.arguments[made.arguments.len() - 3..], ["noble", "/t/root", "http://m/debian"]);
+    }
+
+    #[test]
+    fn mounts_are_seen_before_anything_is_removed() {
+        let info = "1 2 0:3 / /proc rw - proc proc rw\n4 5 0:6 / /a\\040b/root/dev rw - tmpfs tmpfs rw\n";
+        for (path, mounted) in [("/a b", true), ("/a b/root/dev", true), ("/a b/ro", false), ("/a", false)] {
+            assert_eq!(is_mounted_below(Path::new(path), info), mounted, "{path}");
+        }
     }
 
     #[test]

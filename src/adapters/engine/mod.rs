@@ -28,6 +28,9 @@ pub use endpoint::Endpoint;
 /// How long one request may take; streams have no limit as a whole.
 const REQUEST_TIMEOUT_SECONDS: u64 = 120;
 
+/// How long a build's context may take to get to the engine.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
 /// A client of one engine.
 #[derive(Clone, Debug)]
 #[allow(clippy::disallowed_types)]
@@ -114,18 +117,25 @@ pub struct Image {
 }
 
 /// What to build.
-#[derive(Debug)]
 pub struct Build<'a> {
     /// The reference to give to the result.
     pub tag: &'a str,
     /// The context, a tar with a `Containerfile`.
-    pub context: Bytes,
+    pub context: BuildContext,
     /// Values of the Containerfile's `ARG`s.
     pub arguments: &'a HashMap<String, String>,
     /// Labels of the result.
     pub labels: &'a HashMap<String, String>,
     /// Whether every step is run, instead of taken from earlier builds.
     pub fresh: bool,
+}
+
+/// A build's context.
+pub enum BuildContext {
+    /// In memory.
+    Whole(Bytes),
+    /// As it comes. One that ends early is the builder's to notice.
+    Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
 }
 
 /// A short-lived container.
@@ -338,28 +348,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes an image of one layer from a root filesystem (a tar).
-    ///
-    /// # Errors
-    /// [`Kind::Image`] with the engine's reason.
-    pub async fn import_rootfs(
-        &self,
-        repository: &str,
-        tag: &str,
-        rootfs: impl Stream<Item = Bytes> + Send + 'static,
-    ) -> Result<()> {
-        let options =
-            query::CreateImageOptionsBuilder::default().from_src("-").repo(repository).tag(tag).build();
-        let body = bollard::body_stream(rootfs);
-        let mut stream = self.docker.create_image(Some(options), Some(body), None);
-        while let Some(event) = stream.next().await {
-            event.map_err(|source| {
-                Error::new(Kind::Image, format!("cannot import `{repository}:{tag}`")).with_source(source)
-            })?;
-        }
-        Ok(())
-    }
-
     /// Builds and tags an image; `progress` gets the builder's lines.
     ///
     /// # Errors
@@ -375,7 +363,13 @@ impl Engine {
             .buildargs(arguments)
             .labels(labels)
             .build();
-        let mut stream = self.docker.build_image(options, None, Some(bollard::body_full(context)));
+        let body = match context {
+            BuildContext::Whole(bytes) => bollard::body_full(bytes),
+            BuildContext::Stream(stream) => bollard::body_stream(stream),
+        };
+        // The answer begins when the whole context is there.
+        let docker = self.docker.clone().with_timeout(UPLOAD_TIMEOUT);
+        let mut stream = docker.build_image(options, None, Some(body));
         while let Some(event) = stream.next().await {
             let event = event.map_err(|source| match source {
                 source
