@@ -20,7 +20,7 @@ pub struct BuildLog {
     path: PathBuf,
     file: File,
     tail: VecDeque<String>,
-    step: Option<String>,
+    step: Option<Step>,
 }
 
 impl BuildLog {
@@ -40,9 +40,9 @@ impl BuildLog {
 
     /// Takes one line of a builder's output.
     pub fn line(&mut self, line: &str) {
-        if let Some(step) = step(line) {
-            if !self.ui.is_verbose() {
-                self.ui.status(&step);
+        if let Some(step) = Step::parse(line) {
+            if !self.ui.is_verbose() && step.is_work() {
+                self.ui.status(step.describe());
             }
             self.step = Some(step);
             self.tail.clear();
@@ -52,19 +52,29 @@ impl BuildLog {
 
     /// Takes one line that does not tell of a step.
     pub fn detail(&mut self, line: &str) {
+        let line = plain(line);
         let line = line.trim_end();
         // A full disk must not end a build that may still fit.
         let _ = writeln!(self.file, "{line}");
         self.ui.verbose(line);
+        if line.is_empty() {
+            return;
+        }
         if self.tail.len() == TAIL {
             self.tail.pop_front();
         }
         self.tail.push_back(line.to_owned());
     }
 
-    /// The step that the output is at.
-    pub fn step(&self) -> Option<&str> {
-        self.step.as_deref()
+    /// Forgets the last step: what follows is not its output.
+    pub fn end_step(&mut self) {
+        self.step = None;
+        self.tail.clear();
+    }
+
+    /// The step that the output is at: `3/9`.
+    pub fn step(&self) -> Option<String> {
+        self.step.as_ref().map(|step| format!("{}/{}", step.number, step.of))
     }
 
     /// Shows how the output ended, unless all of it was shown.
@@ -75,16 +85,52 @@ impl BuildLog {
     }
 }
 
-/// `[3/9] RUN apt-get …` from `Step 3/9 : RUN apt-get …` (Docker) or `STEP 3/9: RUN apt-get …` (Podman).
-fn step(line: &str) -> Option<String> {
-    let rest = line.strip_prefix("Step ").or_else(|| line.strip_prefix("STEP "))?;
-    let (number, instruction) = rest.split_once(':')?;
-    let (current, all) = number.trim().split_once('/')?;
-    let (current, all) = (current.parse::<u16>().ok()?, all.parse::<u16>().ok()?);
-    let instruction = instruction.split_whitespace().collect::<Vec<_>>().join(" ");
-    let short: String = instruction.chars().take(STEP_WIDTH).collect();
-    let dots = if short.len() < instruction.len() { "…" } else { "" };
-    Some(format!("[{current}/{all}] {short}{dots}"))
+/// A step of a Containerfile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Step {
+    number: u16,
+    of: u16,
+    instruction: String,
+}
+
+impl Step {
+    /// From `Step 3/9 : RUN apt-get …` (Docker) or `STEP 3/9: RUN apt-get …` (Podman).
+    fn parse(line: &str) -> Option<Step> {
+        let rest = line.strip_prefix("Step ").or_else(|| line.strip_prefix("STEP "))?;
+        let (count, instruction) = rest.split_once(':')?;
+        let (number, of) = count.trim().split_once('/')?;
+        let instruction = instruction.split_whitespace().collect::<Vec<_>>().join(" ");
+        Some(Step { number: number.parse().ok()?, of: of.parse().ok()?, instruction })
+    }
+
+    /// Whether it takes time.
+    fn is_work(&self) -> bool {
+        ["FROM", "RUN", "COPY", "ADD"].iter().any(|&work| self.instruction.split(' ').next() == Some(work))
+    }
+
+    /// `[3/9] RUN apt-get …`, on one line.
+    fn describe(&self) -> String {
+        let short: String = self.instruction.chars().take(STEP_WIDTH).collect();
+        let dots = if short.len() < self.instruction.len() { "…" } else { "" };
+        format!("[{}/{}] {short}{dots}", self.number, self.of)
+    }
+}
+
+/// The line without what terminals obey: colours above all, which Docker puts around stderr.
+fn plain(line: &str) -> String {
+    let mut text = String::new();
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        if c == '\x1b' {
+            if chars.next() == Some('[') {
+                // Parameters up to the letter that ends the sequence.
+                let _ = chars.find(|c| ('@'..='~').contains(c));
+            }
+        } else if c == '\t' || !c.is_control() {
+            text.push(c);
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -94,17 +140,24 @@ mod tests {
 
     #[test]
     fn steps_of_both_builders() {
-        assert_eq!(step("Step 3/9 : ENV LANG=C.UTF-8").as_deref(), Some("[3/9] ENV LANG=C.UTF-8"));
-        assert_eq!(step("STEP 10/12: USER tazpod").as_deref(), Some("[10/12] USER tazpod"));
+        let found = |line| Step::parse(line).map(|step| (step.describe(), step.is_work()));
+        assert_eq!(found("Step 3/9 : ENV LANG=C.UTF-8"), Some(("[3/9] ENV LANG=C.UTF-8".into(), false)));
+        assert_eq!(found("STEP 10/12: RUN true"), Some(("[10/12] RUN true".into(), true)));
         for other in ["Step by step: 1/2", "STEP x/2: y", " ---> 0123", "Stepping 1/2 : no", ""] {
-            assert_eq!(step(other), None, "{other}");
+            assert_eq!(found(other), None, "{other}");
         }
     }
 
     #[test]
     fn long_steps_are_shortened_between_characters() {
-        let found = step(&format!("Step 1/1 : RUN   {}", "ü".repeat(100))).unwrap();
-        assert_eq!(found, format!("[1/1] RUN {}…", "ü".repeat(STEP_WIDTH - 4)));
+        let found = Step::parse(&format!("Step 1/1 : RUN   {}", "ü".repeat(100))).unwrap();
+        assert_eq!(found.describe(), format!("[1/1] RUN {}…", "ü".repeat(STEP_WIDTH - 4)));
+    }
+
+    #[test]
+    fn lines_are_plain() {
+        assert_eq!(plain("\x1b[91mred\x1b[0m\tblue\x07\r"), "red\tblue");
+        assert_eq!(plain("\x1b[2J\x1b]0;title\x07ü\x1b"), "0;titleü");
     }
 
     #[test]
@@ -115,7 +168,7 @@ mod tests {
         log.detail("Step 1/2 : of another kind");
         log.line("Step 1/1 : RUN false\n");
         (0..50).for_each(|number| log.line(&number.to_string()));
-        assert_eq!(log.step(), Some("[1/1] RUN false"));
+        assert_eq!(log.step().as_deref(), Some("1/1"));
         assert_eq!(log.tail.len(), TAIL);
         assert_eq!(log.tail.back().map(String::as_str), Some("49"));
         assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 52);

@@ -8,6 +8,8 @@ mod rootfs;
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::adapters::engine::{self, CAPABILITIES, Engine, Helper, Image};
@@ -29,6 +31,8 @@ const AGENT_PATH: &str = "/home/tazpod/.local/bin/tazpod";
 const TEMPORARY: &str = "localhost/tazpod-build";
 /// How long a registry may take to answer at all.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long an interrupted builder may be at its last step, which is a short one.
+const LAST_STEP: Duration = Duration::from_secs(1);
 /// How long a pull that has begun may be without progress.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(180);
 
@@ -246,11 +250,17 @@ impl Builder<'_> {
 
         let tag = format!("{}-{}", vertical.name, std::process::id());
         let temporary = format!("{TEMPORARY}:{tag}");
+        let building = Arc::new(AtomicBool::new(true));
         let armed = context.arm({
-            let (engine, temporary) = (engine.clone(), temporary.clone());
+            let (engine, temporary, building) = (engine.clone(), temporary.clone(), building.clone());
             async move {
                 // The error that counts is the one that led here.
-                let _ = engine.remove_image(&temporary, false).await;
+                let _ = engine.remove_image(&temporary, true).await;
+                if building.load(Ordering::Relaxed) {
+                    // Podman ends the step that it is at, which may be the one that gives the name.
+                    tokio::time::sleep(LAST_STEP).await;
+                    let _ = engine.remove_image(&temporary, true).await;
+                }
             }
         });
         let mut labels: HashMap<String, String> =
@@ -270,6 +280,7 @@ impl Builder<'_> {
         };
         let log = &mut self.log;
         let built = engine.build(build, |line| log.line(line)).await;
+        building.store(false, Ordering::Relaxed);
         built.map_err(|error| self.explain(error, &vertical.name))?;
         self.verify(vertical, &temporary).await?;
 
@@ -324,6 +335,7 @@ impl Builder<'_> {
         if vertical.verify.is_empty() {
             return Ok(());
         }
+        self.log.end_step();
         let _step = self.context.ui.step(format!("verifying `{}`", vertical.name));
         let helper = Helper {
             image: image.to_owned(),
@@ -346,16 +358,18 @@ impl Builder<'_> {
         if code == 0 {
             return Ok(());
         }
+        self.log.show_tail();
+        let said = output.lines().next().unwrap_or("it says nothing of it");
         Err(Error::new(
             Kind::Image,
-            format!("the image of `{}` is not what it should be: {output}", vertical.name),
+            format!("the image of `{}` is not what it should be: {said}", vertical.name),
         )
         .hint(format!("the whole output is in `{}`", self.log.path().display())))
     }
 
     fn explain(&self, error: Error, name: &str) -> Error {
         self.log.show_tail();
-        let at = self.log.step().map(|step| format!(" at step `{step}`")).unwrap_or_default();
+        let at = self.log.step().map(|step| format!(", at step {step}")).unwrap_or_default();
         Error::new(error.kind(), format!("the image of `{name}` did not build{at}"))
             .with_source(error)
             .hint(format!("the whole output is in `{}`", self.log.path().display()))

@@ -372,15 +372,14 @@ impl Engine {
         let mut stream = docker.build_image(options, None, Some(body));
         while let Some(event) = stream.next().await {
             let event = event.map_err(|source| match source {
-                source
-                @ (ApiError::DockerStreamError { .. } | ApiError::DockerResponseServerError { .. }) => {
-                    Error::new(Kind::Image, format!("cannot build `{tag}`")).with_source(source)
+                ApiError::DockerStreamError { error } => Error::new(Kind::Image, error.trim()),
+                source @ ApiError::DockerResponseServerError { .. } => {
+                    Error::new(Kind::Image, "the builder refused").with_source(source)
                 }
                 source => self.failed(format!("cannot build `{tag}`"), source),
             })?;
             if let Some(detail) = event.error_detail {
-                let reason = detail.message.unwrap_or_default();
-                return Err(Error::new(Kind::Image, format!("cannot build `{tag}`: {}", reason.trim())));
+                return Err(Error::new(Kind::Image, detail.message.unwrap_or_default().trim()));
             }
             if let Some(text) = event.stream {
                 text.lines().filter(|line| !line.trim().is_empty()).for_each(&mut progress);
