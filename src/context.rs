@@ -103,6 +103,18 @@ impl Context {
         cleanups.armed.retain(|(id, _)| *id != armed.0);
     }
 
+    /// Undoes it now: what was needed for the work, and not for its result.
+    pub async fn undo(&self, armed: Armed) {
+        let undo = {
+            let mut cleanups = self.cleanups.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let index = cleanups.armed.iter().position(|(id, _)| *id == armed.0);
+            index.map(|index| cleanups.armed.remove(index))
+        };
+        if let Some((_, undo)) = undo {
+            undo.await;
+        }
+    }
+
     /// Undoes whatever is still armed, last first.
     pub async fn clean_up(&self) {
         let armed = {

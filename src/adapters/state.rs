@@ -41,6 +41,16 @@ impl StateDir {
         PodDir { path: self.0.join("pods").join(name), name: name.to_owned() }
     }
 
+    /// The file for the log of one piece of work, in a directory that then exists.
+    ///
+    /// # Errors
+    /// Where the directory cannot be made.
+    pub fn log(&self, name: &str) -> Result<PathBuf> {
+        let directory = self.0.join("logs");
+        private_directory(&directory)?;
+        Ok(directory.join(format!("{name}.log")))
+    }
+
     /// Every pod directory that has a link record.
     pub fn pods(&self) -> Vec<(PodDir, LinkRecord)> {
         let Ok(entries) = fs::read_dir(self.0.join("pods")) else { return Vec::new() };

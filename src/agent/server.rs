@@ -23,7 +23,7 @@ use super::{control, sftp};
 use crate::adapters::terminal::terminfo_path;
 use crate::env;
 use crate::error::{Context as _, Kind, Result};
-use crate::link::preferred_algorithms;
+use crate::link::{Unblocked, preferred_algorithms};
 
 /// How long a connection may take to prove who it is.
 const LOGIN_GRACE: Duration = Duration::from_secs(30);
@@ -71,7 +71,7 @@ pub async fn serve(listener: UnixListener, agent: Arc<Agent>) -> Result<()> {
         };
         let config = Arc::clone(&config);
         tokio::spawn(async move {
-            let Ok(session) = russh::server::run_stream(config, stream, connection).await else { return };
+            let Ok(session) = russh::server::run_stream(config, Unblocked::new(stream), connection).await else { return };
             tokio::pin!(session);
             let finished = tokio::select! {
                 result = &mut session => Some(result),

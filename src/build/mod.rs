@@ -1,8 +1,413 @@
-//! Images from the catalog: plan, context, build.
-#[allow(missing_docs)]
-#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
-pub enum PullPolicy { #[default] Missing, Never }
-#[allow(missing_docs)]
-pub async fn ensure(_c: &crate::context::Context, e: &crate::adapters::engine::Engine, v: &crate::catalog::Vertical, _p: PullPolicy) -> crate::error::Result<crate::adapters::engine::Image> { Ok(e.image(&v.reference()).await?.unwrap()) }
-#[allow(missing_docs)]
-pub async fn ensure_reference(_c: &crate::context::Context, e: &crate::adapters::engine::Engine, r: &str, _p: PullPolicy) -> crate::error::Result<crate::adapters::engine::Image> { Ok(e.image(r).await?.unwrap()) }
+//! Images from the catalog: plan, context, build, pull.
+
+mod context;
+mod log;
+mod mirror;
+mod plan;
+mod rootfs;
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::adapters::engine::{self, CAPABILITIES, Engine, Helper, Image};
+use crate::catalog::{Catalog, Origin, Vertical};
+use crate::context::Context;
+use crate::error::{Error, Kind, Result};
+use crate::pod::spec::label;
+use crate::ui;
+use context::Sources;
+use log::BuildLog;
+use plan::{CONTEXT_LABEL, Existing, PARENT_LABEL, Wanted};
+pub use plan::{Reason, Step};
+
+/// What the tree of verticals stands on, where a registry is in reach.
+const ROOT_IMAGE: &str = "docker.io/library/ubuntu:24.04";
+/// The agent's path in images of the catalog.
+const AGENT_PATH: &str = "/home/tazpod/.local/bin/tazpod";
+/// The name of images that are not verified yet.
+const TEMPORARY: &str = "localhost/tazpod-build";
+/// How long a registry may take to answer at all.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long an interrupted builder may be at its last step, which is a short one.
+const LAST_STEP: Duration = Duration::from_secs(1);
+/// How long a pull that has begun may be without progress.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(180);
+
+/// When to ask the registry for an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum PullPolicy {
+    /// Where the engine does not have it.
+    #[default]
+    Missing,
+    /// Every time, going on with what is there where the registry is out of reach.
+    Newer,
+    /// Every time.
+    Always,
+    /// At no time.
+    Never,
+}
+
+/// How to build.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Even if nothing changed, and every step of it.
+    pub force: bool,
+    /// On a root filesystem that is bootstrapped now.
+    pub rootfs: bool,
+}
+
+/// The image of a vertical: what is there, or pulled, or built, as `policy` and the registry have it.
+///
+/// # Errors
+/// [`Kind::Image`] where none of these works out.
+pub async fn ensure(
+    context: &Context,
+    engine: &Engine,
+    vertical: &Vertical,
+    policy: PullPolicy,
+) -> Result<Image> {
+    let reference = vertical.reference();
+    let Err(error) = ensure_reference(context, engine, &reference, policy).await.map_err(|error| {
+        let name = &vertical.name;
+        match vertical.origin {
+            Origin::Built if policy == PullPolicy::Never => {
+                error.hint(format!("build it: `tazpod build {name}`"))
+            }
+            Origin::Planned => error.hint(format!("the image of `{name}` cannot be built here yet")),
+            _ => error,
+        }
+    }) else {
+        return present(engine, &reference).await;
+    };
+    let may_build = matches!(policy, PullPolicy::Missing | PullPolicy::Newer);
+    if error.kind() != Kind::Image || !may_build || vertical.origin != Origin::Built {
+        return Err(error);
+    }
+    context.ui.verbose(error.to_string());
+    context.ui.status(format!("`{reference}` is not in reach: building it"));
+    build(context, engine, vertical, Options::default()).await
+}
+
+/// Any image, by reference: what is there, or pulled.
+///
+/// # Errors
+/// [`Kind::Image`] where neither works out.
+pub async fn ensure_reference(
+    context: &Context,
+    engine: &Engine,
+    reference: &str,
+    policy: PullPolicy,
+) -> Result<Image> {
+    let local = engine.image(reference).await?;
+    match (policy, local) {
+        (PullPolicy::Missing | PullPolicy::Never, Some(image)) => Ok(image),
+        (PullPolicy::Never, None) => Err(Error::new(Kind::Image, format!("`{reference}` is not there"))
+            .hint("allow to pull it: `--pull missing`")),
+        (PullPolicy::Newer, Some(image)) => match pull(context, engine, reference).await {
+            Err(error) if error.kind() == Kind::Image => {
+                context.ui.warn(format!("{error}; going on with the image that is there"));
+                Ok(image)
+            }
+            other => other,
+        },
+        (PullPolicy::Missing | PullPolicy::Newer | PullPolicy::Always, _) => {
+            pull(context, engine, reference).await
+        }
+    }
+}
+
+/// Pulls an image; gives up on a registry that does not answer.
+///
+/// # Errors
+/// [`Kind::Image`], with the engine's reason.
+pub async fn pull(context: &Context, engine: &Engine, reference: &str) -> Result<Image> {
+    let _step = context.ui.step(format!("pulling `{reference}`"));
+    let heard = Cell::new((ANSWER_TIMEOUT, Instant::now()));
+    let pulling = engine.pull(reference, |line| {
+        heard.set((SILENCE_TIMEOUT, Instant::now()));
+        context.ui.verbose(line);
+    });
+    let silence = async {
+        loop {
+            let (limit, last) = heard.get();
+            match limit.checked_sub(last.elapsed()) {
+                Some(left) if !left.is_zero() => tokio::time::sleep(left).await,
+                _ => return limit,
+            }
+        }
+    };
+    tokio::select! {
+        pulled = pulling => pulled?,
+        limit = silence => {
+            let what = format!("cannot pull `{reference}`: nothing heard of it for {} s", limit.as_secs());
+            return Err(Error::new(Kind::Image, what));
+        }
+    }
+    present(engine, reference).await
+}
+
+async fn present(engine: &Engine, reference: &str) -> Result<Image> {
+    engine
+        .image(reference)
+        .await?
+        .ok_or_else(|| Error::new(Kind::Image, format!("`{reference}` is not there, though it should be")))
+}
+
+/// What [`build`] would do.
+///
+/// # Errors
+/// [`Kind::Image`] where something in the chain cannot be built; the engine's own.
+pub async fn plan<'a>(
+    catalog: &'a Catalog,
+    engine: &Engine,
+    vertical: &'a Vertical,
+    options: Options,
+) -> Result<Vec<Step<'a>>> {
+    let mut existing = HashMap::new();
+    for vertical in catalog.chain(vertical)? {
+        let reference = vertical.reference();
+        if let Some(image) = engine.image(&reference).await? {
+            existing.insert(reference, Existing { id: image.id, labels: image.labels });
+        }
+    }
+    let wanted = Wanted { agent: crate::BUILD, sources: Sources::of, force: options.force || options.rootfs };
+    plan::plan(catalog, vertical, |reference| existing.get(reference).cloned(), wanted)
+}
+
+/// Builds the image of a vertical and of all that it stands on, as far as they are not current.
+///
+/// # Errors
+/// [`Kind::Image`] where it cannot be built, with the step that failed; nothing is tagged then.
+pub async fn build(
+    context: &Context,
+    engine: &Engine,
+    vertical: &Vertical,
+    options: Options,
+) -> Result<Image> {
+    let catalog = Catalog::builtin()?;
+    let vertical = catalog.find(&vertical.name)?;
+    let _lock =
+        context.state()?.lock("build", || context.ui.status("another build is at work: waiting")).await?;
+    let steps = plan(&catalog, engine, vertical, options).await?;
+    if steps.is_empty() {
+        return present(engine, &vertical.reference()).await;
+    }
+    let architecture = engine.info().await?.architecture;
+    let agent = own_executable(&architecture)?;
+    for step in steps {
+        let path = context.state()?.log(&format!("build-{}", step.vertical.name))?;
+        let log = BuildLog::create(&context.ui, path)?;
+        let builder = Builder { context, engine, catalog: &catalog, log, options };
+        builder.build(&step, &agent).await?;
+    }
+    present(engine, &vertical.reference()).await
+}
+
+/// The bytes of this program, which is also the agent, where the engine's machine can run it.
+fn own_executable(architecture: &str) -> Result<Vec<u8>> {
+    let own = engine::oci_architecture(std::env::consts::ARCH);
+    if own != architecture {
+        return Err(Error::new(
+            Kind::Image,
+            format!("this tazpod is for {own}, and the engine's machine is {architecture}"),
+        )
+        .hint("build on such a machine, or pull the image"));
+    }
+    // The link leads to the file that runs, even where another has taken its name since.
+    let path = "/proc/self/exe".as_ref();
+    std::fs::read(path).map_err(|source| Error::io("read", path, source))
+}
+
+/// What an image stands on.
+struct Below {
+    /// By this argument of the Containerfile …
+    argument: &'static str,
+    /// … and this reference.
+    reference: String,
+    labels: Vec<(&'static str, String)>,
+}
+
+/// One build of one image.
+struct Builder<'a> {
+    context: &'a Context,
+    engine: &'a Engine,
+    catalog: &'a Catalog,
+    log: BuildLog,
+    options: Options,
+}
+
+impl Builder<'_> {
+    async fn build(mut self, step: &Step<'_>, agent: &[u8]) -> Result<()> {
+        let started = Instant::now();
+        let (context, engine, vertical) = (self.context, self.engine, step.vertical);
+        let reference = vertical.reference();
+        context.ui.status(format!("building `{}` ({})", vertical.name, step.reason.describe()));
+        let below = self.below(vertical).await?;
+        let previous = engine.image(&reference).await?;
+
+        let tag = format!("{}-{}", vertical.name, std::process::id());
+        let temporary = format!("{TEMPORARY}:{tag}");
+        let building = Arc::new(AtomicBool::new(true));
+        let armed = context.arm({
+            let (engine, temporary, building) = (engine.clone(), temporary.clone(), building.clone());
+            async move {
+                // The error that counts is the one that led here.
+                let _ = engine.remove_image(&temporary, true).await;
+                if building.load(Ordering::Relaxed) {
+                    // Podman ends the step that it is at, which may be the one that gives the name.
+                    tokio::time::sleep(LAST_STEP).await;
+                    let _ = engine.remove_image(&temporary, true).await;
+                }
+            }
+        });
+        let mut labels: HashMap<String, String> =
+            below.labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        labels.insert(CONTEXT_LABEL.into(), step.sources.hash());
+        if step.sources.carries_agent {
+            labels.insert(label::AGENT.into(), crate::BUILD.into());
+            labels.insert(label::AGENT_PATH.into(), AGENT_PATH.into());
+        }
+        let arguments = HashMap::from([(below.argument.to_owned(), below.reference)]);
+        let build = engine::Build {
+            tag: &temporary,
+            context: engine::BuildContext::Whole(step.sources.tar(agent)?),
+            arguments: &arguments,
+            labels: &labels,
+            fresh: step.reason == Reason::Forced,
+        };
+        let log = &mut self.log;
+        let built = engine.build(build, |line| log.line(line)).await;
+        building.store(false, Ordering::Relaxed);
+        built.map_err(|error| self.explain(error, &vertical.name))?;
+        self.verify(vertical, &temporary).await?;
+
+        let image = present(engine, &temporary).await?;
+        engine.tag(&temporary, &vertical.repository, &vertical.tag).await?;
+        engine.remove_image(&temporary, false).await?;
+        context.disarm(armed);
+        if let Some(previous) = previous.filter(|previous| previous.id != image.id) {
+            // A pod may still run on it, and other names may lead to it: then it stays.
+            let _ = engine.remove_image(&previous.id, true).await;
+        }
+        let (size, seconds) = (ui::size(image.size), started.elapsed().as_secs());
+        context.ui.status(format!("built `{reference}`: {size}, {seconds} s"));
+        Ok(())
+    }
+
+    /// What the image of a vertical stands on: its parent's, or a root that is there, or in a registry's
+    /// reach, or else bootstrapped.
+    async fn below(&mut self, vertical: &Vertical) -> Result<Below> {
+        let (context, engine) = (self.context, self.engine);
+        if let Some(parent) = &vertical.parent {
+            let reference = self.catalog.find(parent)?.reference();
+            let id = present(engine, &reference).await?.id;
+            return Ok(Below { argument: "PARENT", reference, labels: vec![(PARENT_LABEL, id)] });
+        }
+        let root = |reference: String| {
+            let labels = vec![(label::ROOT, reference.clone())];
+            Below { argument: "ROOT", reference, labels }
+        };
+        let distribution = rootfs::distribution();
+        if !self.options.rootfs {
+            for reference in [ROOT_IMAGE.to_owned(), distribution.reference()] {
+                if engine.image(&reference).await?.is_some() {
+                    return Ok(root(reference));
+                }
+            }
+            match pull(context, engine, ROOT_IMAGE).await {
+                Ok(_) => return Ok(root(ROOT_IMAGE.to_owned())),
+                Err(error) if error.kind() == Kind::Image => context.ui.verbose(error.to_string()),
+                Err(error) => return Err(error),
+            }
+            context.ui.status(format!(
+                "no registry in reach: bootstrapping {} from the distribution's mirror",
+                distribution.describe()
+            ));
+        }
+        rootfs::bootstrap(context, engine, &mut self.log).await.map(root)
+    }
+
+    /// Runs the vertical's `verify` commands in the image.
+    async fn verify(&mut self, vertical: &Vertical, image: &str) -> Result<()> {
+        if vertical.verify.is_empty() {
+            return Ok(());
+        }
+        self.log.end_step();
+        let _step = self.context.ui.step(format!("verifying `{}`", vertical.name));
+        let helper = Helper {
+            image: image.to_owned(),
+            user: Some(vertical.user.clone()),
+            command: vec!["/bin/sh".into(), "-c".into(), verify_script(&vertical.verify)],
+            capabilities: CAPABILITIES.to_vec(),
+            ..Default::default()
+        };
+        let id = self.engine.create_helper(&helper).await?;
+        let armed = self.context.arm({
+            let (engine, id) = (self.engine.clone(), id.clone());
+            async move {
+                // The error that counts is the one that led here.
+                let _ = engine.remove(&id).await;
+            }
+        });
+        let (code, output) = self.engine.finish_helper(&id).await?;
+        self.context.disarm(armed);
+        output.lines().for_each(|line| self.log.detail(line));
+        if code == 0 {
+            return Ok(());
+        }
+        self.log.show_tail();
+        let said = output.lines().next().unwrap_or("it says nothing of it");
+        Err(Error::new(
+            Kind::Image,
+            format!("the image of `{}` is not what it should be: {said}", vertical.name),
+        )
+        .hint(format!("the whole output is in `{}`", self.log.path().display())))
+    }
+
+    fn explain(&self, error: Error, name: &str) -> Error {
+        self.log.show_tail();
+        let at = self.log.step().map(|step| format!(", at step {step}")).unwrap_or_default();
+        Error::new(error.kind(), format!("the image of `{name}` did not build{at}"))
+            .with_source(error)
+            .hint(format!("the whole output is in `{}`", self.log.path().display()))
+    }
+}
+
+/// A script that runs the commands until one fails, and then says which and what it said.
+fn verify_script(commands: &[String]) -> String {
+    let check = |command: &String| {
+        let quoted = format!("'{}'", command.replace('\'', r"'\''"));
+        format!(
+            "output=$(sh -c {quoted} 2>&1) || {{ printf '`%s` ended with %s\\n%s\\n' {quoted} \"$?\" \"$output\"; exit 1; }}\n"
+        )
+    };
+    commands.iter().map(check).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verify(commands: &[&str]) -> (bool, String) {
+        let commands: Vec<String> = commands.iter().map(|&command| command.to_owned()).collect();
+        let ran = std::process::Command::new("sh").args(["-c", &verify_script(&commands)]).output().unwrap();
+        (ran.status.success(), String::from_utf8(ran.stdout).unwrap())
+    }
+
+    #[test]
+    fn verification_names_the_command_that_failed() {
+        assert_eq!(verify(&["true", r#"test 'a b' = "a b""#]), (true, String::new()));
+        let (good, output) = verify(&["echo fine", "echo it\\'s wrong; exit 3", "echo never"]);
+        assert!(!good);
+        assert_eq!(output, "`echo it\\'s wrong; exit 3` ended with 3\nit's wrong\n");
+    }
+
+    #[test]
+    fn the_executable_is_for_one_architecture() {
+        assert!(own_executable(&engine::oci_architecture(std::env::consts::ARCH)).is_ok());
+        assert_eq!(own_executable("s390x").unwrap_err().kind(), Kind::Image);
+    }
+}

@@ -1,9 +1,201 @@
-/// TBD
+use futures_util::future::join_all;
+use serde::Serialize;
+
+use crate::adapters::engine::{Engine, Image};
+use crate::catalog::{Catalog, Origin, Vertical};
+use crate::context::Context;
+use crate::error::Result;
+use crate::ui;
+
+/// Show the tree of verticals, and which of their images the engine has.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Report as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    version: u32,
+    images: Vec<ImageReport>,
+}
+
+#[derive(Serialize)]
+struct ImageReport {
+    vertical: String,
+    parent: Option<String>,
+    reference: String,
+    summary: String,
+    /// `built`, `planned` or `foreign`.
+    origin: &'static str,
+    /// `local`, `missing` or `unknown`.
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<i64>,
+}
+
+/// What is known of an image.
+#[derive(Clone, Debug)]
+enum State {
+    Local(Image),
+    Missing,
+    Unknown,
+}
+
 impl Args {
-    /// Runs.
-    pub async fn run(self, _context: &crate::context::Context) -> crate::error::Result<()> {
-        Ok(Default::default())
+    /// Draws the tree, or reports it.
+    pub async fn run(self, context: &Context) -> Result<()> {
+        let catalog = Catalog::builtin()?;
+        let states = states(context, &catalog).await;
+        let rows = tree(&catalog);
+        let with_state = |vertical: &Vertical| {
+            let index = catalog.verticals().iter().position(|other| other == vertical);
+            index.and_then(|index| states.get(index)).cloned().unwrap_or(State::Unknown)
+        };
+        if self.json {
+            let images = catalog.verticals().iter().map(|vertical| report(vertical, with_state(vertical)));
+            return context.ui.json(&Report { version: 1, images: images.collect() });
+        }
+        let rows: Vec<[String; 4]> = rows
+            .into_iter()
+            .map(|(drawn, vertical)| match vertical {
+                None => [drawn, String::new(), String::new(), String::new()],
+                Some(vertical) => {
+                    let (state, size) = match with_state(vertical) {
+                        State::Local(image) => ("local", ui::size(image.size)),
+                        State::Missing if vertical.origin == Origin::Planned => ("planned", String::new()),
+                        State::Missing => ("missing", String::new()),
+                        State::Unknown => ("unknown", String::new()),
+                    };
+                    [drawn, state.to_owned(), size, vertical.summary.clone()]
+                }
+            })
+            .collect();
+        context.ui.data(ui::table(["VERTICAL", "IMAGE", "SIZE", "SUMMARY"], &rows))
+    }
+}
+
+/// In the catalog's order. Without an engine there still is a tree to draw.
+async fn states(context: &Context, catalog: &Catalog) -> Vec<State> {
+    let engine = match context.engine() {
+        Ok(engine) => engine,
+        Err(error) => {
+            context.ui.warn(format!("{error}; which images are there is not known"));
+            return Vec::new();
+        }
+    };
+    let found = join_all(catalog.verticals().iter().map(|vertical| state(&engine, vertical))).await;
+    let mut warned = false;
+    let known = found.into_iter().map(|found| {
+        found.unwrap_or_else(|error| {
+            if !std::mem::replace(&mut warned, true) {
+                context.ui.warn(format!("{error}; which images are there is not known"));
+            }
+            State::Unknown
+        })
+    });
+    known.collect()
+}
+
+async fn state(engine: &Engine, vertical: &Vertical) -> Result<State> {
+    Ok(engine.image(&vertical.reference()).await?.map_or(State::Missing, State::Local))
+}
+
+fn report(vertical: &Vertical, state: State) -> ImageReport {
+    let (name, image) = match state {
+        State::Local(image) => ("local", Some(image)),
+        State::Missing => ("missing", None),
+        State::Unknown => ("unknown", None),
+    };
+    ImageReport {
+        vertical: vertical.name.clone(),
+        parent: vertical.parent.clone(),
+        reference: vertical.reference(),
+        summary: vertical.summary.clone(),
+        origin: match vertical.origin {
+            Origin::Built => "built",
+            Origin::Planned => "planned",
+            Origin::Foreign => "foreign",
+        },
+        state: name,
+        id: image.as_ref().map(|image| image.id.clone()),
+        size: image.map(|image| image.size),
+    }
+}
+
+/// The lines of the drawing; one without a vertical is a heading.
+fn tree(catalog: &Catalog) -> Vec<(String, Option<&Vertical>)> {
+    let mut lines = Vec::new();
+    for root in catalog.children(None) {
+        lines.push((root.name.clone(), Some(root)));
+        branches(catalog, root, "", &mut lines);
+    }
+    let foreign: Vec<_> = catalog.verticals().iter().filter(|v| v.origin == Origin::Foreign).collect();
+    let prefix = |vertical: &Vertical| vertical.name.split_once(':').map(|(prefix, _)| prefix.to_owned());
+    for group in foreign.chunk_by(|a, b| prefix(a) == prefix(b)) {
+        lines.extend(group.first().and_then(|first| Some((prefix(first)?, None))));
+        for (index, vertical) in group.iter().enumerate() {
+            let corner = if index + 1 == group.len() { "└ " } else { "├ " };
+            lines.push((format!("{corner}{}", vertical.name), Some(vertical)));
+        }
+    }
+    lines
+}
+
+fn branches<'a>(
+    catalog: &'a Catalog,
+    parent: &'a Vertical,
+    indent: &str,
+    lines: &mut Vec<(String, Option<&'a Vertical>)>,
+) {
+    let mut children = catalog.children(Some(&parent.name)).peekable();
+    while let Some(child) = children.next() {
+        let (corner, below) = if children.peek().is_some() { ("├ ", "│ ") } else { ("└ ", "  ") };
+        lines.push((format!("{indent}{corner}{}", child.name), Some(child)));
+        branches(catalog, child, &format!("{indent}{below}"), lines);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tree() {
+        let catalog = Catalog::builtin().unwrap();
+        let drawn: Vec<_> = tree(&catalog).into_iter().map(|(line, _)| line).collect();
+        let wanted = "\
+base
+├ aws
+│ └ k8s
+│   └ ai
+├ nvidia
+│ ├ nvidia-python
+│ │ └ jupyter
+│ └ playwright
+├ devops
+└ githubrunner
+bazzite
+├ bazzite:base
+├ bazzite:nvidia
+├ bazzite:nvidia-python
+├ bazzite:jupyter
+├ bazzite:playwright
+├ bazzite:devops
+└ bazzite:githubrunner";
+        assert_eq!(drawn.join("\n"), wanted);
+    }
+
+    #[test]
+    fn reports_have_stable_names() {
+        let catalog = Catalog::builtin().unwrap();
+        let json = serde_json::to_value(report(catalog.find("k8s").unwrap(), State::Missing)).unwrap();
+        assert_eq!(json["vertical"], "k8s");
+        assert_eq!(json["parent"], "aws");
+        assert_eq!((json["origin"].as_str(), json["state"].as_str()), (Some("planned"), Some("missing")));
+        assert!(json.get("id").is_none());
     }
 }

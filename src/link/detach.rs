@@ -10,13 +10,23 @@ const TYPED_AT_MOST: usize = 8;
 
 /// Finds the sequence in what is typed.
 ///
-/// No key is taken from anybody: everything but the last key of the sequence goes through as it is typed, so nothing
-/// is held back, and `~` twice, or anything else after it, is what it always was.
+/// As OpenSSH does it, keys of a sequence that may become complete are held back, all but a leading Enter; if it does
+/// not become complete they go through after all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Detector {
     keys: Vec<Vec<u8>>,
     matched: usize,
+    held: Vec<u8>,
     pasting: bool,
+}
+
+/// What is to be done with what was typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Typed {
+    /// For the program.
+    pub input: Vec<u8>,
+    /// Whether the sequence is complete.
+    pub detached: bool,
 }
 
 impl Detector {
@@ -27,7 +37,7 @@ impl Detector {
     /// [`Kind::Config`] where a key is not one, or a sequence of one plain key would take it from the user.
     pub fn parse(text: &str) -> Result<Detector> {
         if text == "none" {
-            return Ok(Detector { keys: Vec::new(), matched: 0, pasting: false });
+            return Ok(Detector { keys: Vec::new(), matched: 0, held: Vec::new(), pasting: false });
         }
         let wrong = |reason: String| {
             Err(Error::new(Kind::Config, format!("`{text}` is not a detach sequence: {reason}"))
@@ -43,36 +53,54 @@ impl Detector {
         match keys.as_slice() {
             [] => wrong("it is empty".into()),
             [only] if only.iter().all(|byte| *byte >= b' ') => wrong("one plain key could not be typed any more".into()),
-            _ => Ok(Detector { keys, matched: 0, pasting: false }),
+            _ => Ok(Detector { keys, matched: 0, held: Vec::new(), pasting: false }),
         }
     }
 
-    /// Takes in what was read from the terminal at once. `Some(N)`: the sequence is complete, and only the first N
-    /// bytes are for the program.
-    pub fn scan(&mut self, input: &[u8]) -> Option<usize> {
+    /// Takes in what was read from the terminal at once.
+    pub fn scan(&mut self, typed: &[u8]) -> Typed {
         const PASTE_START: &[u8] = b"\x1b[200~";
         const PASTE_END: &[u8] = b"\x1b[201~";
-        let contains = |needle: &[u8]| input.windows(needle.len()).any(|window| window == needle);
+        let contains = |needle: &[u8]| typed.windows(needle.len()).any(|window| window == needle);
+        let mut input = Vec::new();
         if contains(PASTE_START) {
             self.pasting = true;
         }
-        if self.pasting || input.len() > TYPED_AT_MOST {
+        if self.pasting || typed.len() > TYPED_AT_MOST {
             self.pasting = self.pasting && !contains(PASTE_END);
-            self.matched = 0;
-            return None;
+            self.give_up(&mut input);
+            input.extend_from_slice(typed);
+            return Typed { input, detached: false };
         }
-        for (offset, byte) in input.iter().enumerate() {
-            if self.keys.get(self.matched).is_some_and(|key| key.contains(byte)) {
-                self.matched += 1;
-                if self.matched == self.keys.len() {
-                    self.matched = 0;
-                    return Some(offset);
-                }
-            } else {
-                self.matched = usize::from(self.keys.first().is_some_and(|key| key.contains(byte)));
+        for &byte in typed {
+            if !self.expects(byte) {
+                self.give_up(&mut input);
+            }
+            if !self.expects(byte) {
+                input.push(byte);
+                continue;
+            }
+            self.matched += 1;
+            if self.matched == self.keys.len() {
+                self.matched = 0;
+                self.held.clear();
+                return Typed { input, detached: true };
+            }
+            match byte {
+                b'\r' | b'\n' if self.matched == 1 => input.push(byte),
+                _ => self.held.push(byte),
             }
         }
-        None
+        Typed { input, detached: false }
+    }
+
+    fn expects(&self, byte: u8) -> bool {
+        self.keys.get(self.matched).is_some_and(|key| key.contains(&byte))
+    }
+
+    fn give_up(&mut self, input: &mut Vec<u8>) {
+        self.matched = 0;
+        input.append(&mut self.held);
     }
 }
 
@@ -99,32 +127,45 @@ fn key(name: &str) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn typed(sequence: &str, keys: &[&[u8]]) -> Option<usize> {
+    /// What the program gets, and whether the sequence became complete.
+    fn typed(sequence: &str, keys: &[&str]) -> (String, bool) {
         let mut detector = Detector::parse(sequence).unwrap();
-        keys.iter().map(|key| detector.scan(key)).fold(None, |found, now| now.or(found))
+        let mut all = Vec::new();
+        for key in keys {
+            let Typed { input, detached } = detector.scan(key.as_bytes());
+            all.extend(input);
+            if detached {
+                return (String::from_utf8(all).unwrap(), true);
+            }
+        }
+        (String::from_utf8(all).unwrap(), false)
     }
 
     #[test]
-    fn the_default_is_found_key_by_key() {
-        assert_eq!(typed(DEFAULT, &[b"\r", b"~", b"."]), Some(0));
-        assert_eq!(typed(DEFAULT, &[b"ls\r", b"~."]), Some(1));
-        assert_eq!(typed(DEFAULT, &[b"~", b"."]), None, "not at the start of a line");
-        assert_eq!(typed(DEFAULT, &[b"\r", b"~", b"~", b"."]), None);
-        assert_eq!(typed(DEFAULT, &[b"\r", b"\r", b"~", b"."]), Some(0));
+    fn the_default_is_found_and_its_keys_held_back() {
+        assert_eq!(typed(DEFAULT, &["\r", "~", "."]), ("\r".into(), true));
+        assert_eq!(typed(DEFAULT, &["ls\r", "~."]), ("ls\r".into(), true));
+        assert_eq!(typed(DEFAULT, &["~", "."]), ("~.".into(), false), "not at the start of a line");
+        assert_eq!(typed(DEFAULT, &["\r", "~", "/", "x"]), ("\r~/x".into(), false));
+        assert_eq!(typed(DEFAULT, &["\r", "~", "~", "."]), ("\r~~.".into(), false));
+        assert_eq!(typed(DEFAULT, &["\r", "\r", "~", "."]), ("\r\r".into(), true));
+        assert_eq!(typed(DEFAULT, &["\r", "~", "\r", "~", "."]), ("\r~\r".into(), true));
     }
 
     #[test]
     fn nothing_is_looked_for_in_a_paste() {
-        assert_eq!(typed(DEFAULT, &[b"a long text\r~.\r~.\r~."]), None);
-        assert_eq!(typed(DEFAULT, &[b"\x1b[200~", b"\r~.", b"\x1b[201~"]), None);
-        assert_eq!(typed(DEFAULT, &[b"\x1b[200~", b"x", b"\x1b[201~", b"\r", b"~", b"."]), Some(0));
+        let paste = "a long text\r~.\r~.\r~.";
+        assert_eq!(typed(DEFAULT, &[paste]), (paste.into(), false));
+        assert_eq!(typed(DEFAULT, &["\x1b[200~", "\r~.", "\x1b[201~"]), ("\x1b[200~\r~.\x1b[201~".into(), false));
+        let after = typed(DEFAULT, &["\x1b[200~", "x", "\x1b[201~", "\r", "~", "."]);
+        assert_eq!(after, ("\x1b[200~x\x1b[201~\r".into(), true));
     }
 
     #[test]
     fn other_sequences() {
-        assert_eq!(typed("ctrl-a d", &[b"\x01", b"d"]), Some(0));
-        assert_eq!(typed("ctrl-] ctrl-]", &[b"\x1d", b"x", b"\x1d", b"\x1d"]), Some(0));
-        assert_eq!(typed("none", &[b"\r", b"~", b"."]), None);
+        assert_eq!(typed("ctrl-a d", &["\x01", "d"]), (String::new(), true));
+        assert_eq!(typed("ctrl-] ctrl-]", &["\x1d", "x", "\x1d", "\x1d"]), ("\x1dx".into(), true));
+        assert_eq!(typed("none", &["\r", "~", "."]), ("\r~.".into(), false));
         for bad in ["", "x", "ctrl-", "enter tilde", "é"] {
             assert_eq!(Detector::parse(bad).unwrap_err().kind(), Kind::Config, "{bad}");
         }

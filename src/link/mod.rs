@@ -3,6 +3,7 @@
 pub mod detach;
 pub mod relay;
 mod stream;
+mod unblocked;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::adapters::state::{LinkRecord, PodDir};
 use crate::agent::control::{self, Answer};
 use crate::error::{Context as _, Error, Kind, Result};
 pub use stream::LinkStream;
+pub use unblocked::Unblocked;
 
 /// How long the agent may take to answer the handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -124,7 +126,7 @@ impl Link {
             ..client::Config::default()
         });
         let connecting = async {
-            let mut handle = client::connect_stream(config, stream, Pinned(host_key)).await?;
+            let mut handle = client::connect_stream(config, Unblocked::new(stream), Pinned(host_key)).await?;
             let key = PrivateKeyWithHashAlg::new(Arc::new(client_key), None);
             let authenticated = handle.authenticate_publickey("tazpod", key).await?;
             Ok::<_, russh::Error>(authenticated.success().then_some(handle))

@@ -113,11 +113,11 @@ pub async fn session(channel: Channel<Msg>, mut detector: Detector) -> Result<Le
     let input = async {
         // The end of the input is the end of the terminal.
         while let Some(data) = stdin.recv().await {
-            if let Some(count) = detector.scan(&data) {
-                writing.data_bytes(data.slice(..count)).await.map_err(lost)?;
+            let typed = detector.scan(&data);
+            writing.data_bytes(typed.input).await.map_err(lost)?;
+            if typed.detached {
                 break;
             }
-            writing.data_bytes(data).await.map_err(lost)?;
         }
         Ok(Left::Detached)
     };

@@ -1,5 +1,6 @@
 //! The one place that prints: data on stdout, status on stderr.
 
+mod size;
 mod table;
 
 use std::io::{self, IsTerminal, Write};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::error::{Error, Kind, Result};
+pub use size::size;
 pub use table::table;
 
 /// How much status is shown.

@@ -11,7 +11,7 @@ use crate::pod::ownership::{EngineTraits, Ownership};
 use crate::pod::spec::{AGENT_MOUNT, AgentSource, RUN, Spec, Transport, label};
 
 /// What a pod may do beyond an ordinary process: with these, `sudo apt install` works. Reasons: `docs/security.md`.
-const CAPABILITIES: [&str; 9] =
+pub const CAPABILITIES: [&str; 9] =
     ["SETUID", "SETGID", "CHOWN", "DAC_OVERRIDE", "FOWNER", "SETFCAP", "AUDIT_WRITE", "KILL", "FSETID"];
 
 /// Seconds between SIGTERM and SIGKILL, also for `docker stop` by others.

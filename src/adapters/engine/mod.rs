@@ -23,10 +23,14 @@ use tokio::io::AsyncWrite;
 use crate::error::{Error, Kind, Result};
 use crate::pod::ownership::EngineTraits;
 use crate::pod::spec::{Spec, label};
+pub use body::CAPABILITIES;
 pub use endpoint::Endpoint;
 
 /// How long one request may take; streams have no limit as a whole.
 const REQUEST_TIMEOUT_SECONDS: u64 = 120;
+
+/// How long a build's context may take to get to the engine.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// A client of one engine.
 #[derive(Clone, Debug)]
@@ -117,11 +121,35 @@ pub struct Image {
     pub size: i64,
 }
 
+/// What to build.
+pub struct Build<'a> {
+    /// The reference to give to the result.
+    pub tag: &'a str,
+    /// The context, a tar with a `Containerfile`.
+    pub context: BuildContext,
+    /// Values of the Containerfile's `ARG`s.
+    pub arguments: &'a HashMap<String, String>,
+    /// Labels of the result.
+    pub labels: &'a HashMap<String, String>,
+    /// Whether every step is run, instead of taken from earlier builds.
+    pub fresh: bool,
+}
+
+/// A build's context.
+pub enum BuildContext {
+    /// In memory.
+    Whole(Bytes),
+    /// As it comes. One that ends early is the builder's to notice.
+    Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
+}
+
 /// A short-lived container.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Helper {
     /// The image.
     pub image: String,
+    /// Who it runs as, by name or as `UID:GID`; root where there is none.
+    pub user: Option<String>,
     /// Command line, from the executable on.
     pub command: Vec<String>,
     /// Capabilities; all others are dropped.
@@ -330,60 +358,38 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes an image of one layer from a root filesystem (a tar).
-    ///
-    /// # Errors
-    /// [`Kind::Image`] with the engine's reason.
-    pub async fn import_rootfs(
-        &self,
-        repository: &str,
-        tag: &str,
-        rootfs: impl Stream<Item = Bytes> + Send + 'static,
-    ) -> Result<()> {
-        let options =
-            query::CreateImageOptionsBuilder::default().from_src("-").repo(repository).tag(tag).build();
-        let body = bollard::body_stream(rootfs);
-        let mut stream = self.docker.create_image(Some(options), Some(body), None);
-        while let Some(event) = stream.next().await {
-            event.map_err(|source| {
-                Error::new(Kind::Image, format!("cannot import `{repository}:{tag}`")).with_source(source)
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Builds and tags an image from a context (a tar); `progress` gets the builder's lines.
+    /// Builds and tags an image; `progress` gets the builder's lines.
     ///
     /// # Errors
     /// [`Kind::Image`] with the builder's reason.
-    pub async fn build(
-        &self,
-        tag: &str,
-        context: Bytes,
-        arguments: &HashMap<String, String>,
-        labels: &HashMap<String, String>,
-        mut progress: impl FnMut(&str),
-    ) -> Result<()> {
+    pub async fn build(&self, build: Build<'_>, mut progress: impl FnMut(&str)) -> Result<()> {
+        let Build { tag, context, arguments, labels, fresh } = build;
         let options = query::BuildImageOptionsBuilder::default()
             .dockerfile("Containerfile")
             .t(tag)
             .rm(true)
             .forcerm(true)
+            .nocache(fresh)
             .buildargs(arguments)
             .labels(labels)
             .build();
-        let mut stream = self.docker.build_image(options, None, Some(bollard::body_full(context)));
+        let body = match context {
+            BuildContext::Whole(bytes) => bollard::body_full(bytes),
+            BuildContext::Stream(stream) => bollard::body_stream(stream),
+        };
+        // The answer begins when the whole context is there.
+        let docker = self.docker.clone().with_timeout(UPLOAD_TIMEOUT);
+        let mut stream = docker.build_image(options, None, Some(body));
         while let Some(event) = stream.next().await {
             let event = event.map_err(|source| match source {
-                source
-                @ (ApiError::DockerStreamError { .. } | ApiError::DockerResponseServerError { .. }) => {
-                    Error::new(Kind::Image, format!("cannot build `{tag}`")).with_source(source)
+                ApiError::DockerStreamError { error } => Error::new(Kind::Image, error.trim()),
+                source @ ApiError::DockerResponseServerError { .. } => {
+                    Error::new(Kind::Image, "the builder refused").with_source(source)
                 }
                 source => self.failed(format!("cannot build `{tag}`"), source),
             })?;
             if let Some(detail) = event.error_detail {
-                let reason = detail.message.unwrap_or_default();
-                return Err(Error::new(Kind::Image, format!("cannot build `{tag}`: {}", reason.trim())));
+                return Err(Error::new(Kind::Image, detail.message.unwrap_or_default().trim()));
             }
             if let Some(text) = event.stream {
                 text.lines().filter(|line| !line.trim().is_empty()).for_each(&mut progress);
@@ -402,6 +408,21 @@ impl Engine {
             .tag_image(image, Some(options))
             .await
             .map_err(|source| self.failed(format!("cannot tag `{repository}:{tag}`"), source))
+    }
+
+    /// Takes a name off an image, and the image away where that was its last. One that is not there is fine.
+    /// `prune` takes also the layers below that then have no name and no image above them.
+    ///
+    /// # Errors
+    /// Where the engine refuses: a container uses it.
+    pub async fn remove_image(&self, name: &str, prune: bool) -> Result<()> {
+        let options = query::RemoveImageOptionsBuilder::default().noprune(!prune).build();
+        match self.docker.remove_image(name, Some(options), None).await {
+            Err(source) if is_not_found(&source) => Ok(()),
+            other => other
+                .map(drop)
+                .map_err(|source| self.failed(format!("cannot remove the image `{name}`"), source)),
+        }
     }
 
     /// Creates the pod's container and returns its id.
@@ -520,27 +541,34 @@ impl Engine {
             .map_err(|source| self.failed(format!("cannot write to `{directory}` of `{name}`"), source))
     }
 
-    /// Runs a helper container to its end, as root, without network, and removes it. Returns its exit code and
-    /// what it said.
+    /// Runs a helper container to its end, without network, and removes it. Returns its exit code and what it said.
     ///
     /// # Errors
     /// Where the engine refuses.
     pub async fn run_helper(&self, helper: &Helper) -> Result<(i64, String)> {
         let id = self.create_helper(helper).await?;
+        self.finish_helper(&id).await
+    }
+
+    /// As [`Engine::run_helper`], for a helper container that is there and did not start yet.
+    ///
+    /// # Errors
+    /// Where the engine refuses.
+    pub async fn finish_helper(&self, id: &str) -> Result<(i64, String)> {
         let done = async {
-            let mut waiting = self.docker.wait_container(&id, None::<query::WaitContainerOptions>);
-            self.start(&id).await?;
+            let mut waiting = self.docker.wait_container(id, None::<query::WaitContainerOptions>);
+            self.start(id).await?;
             let code = match waiting.next().await {
                 Some(Ok(ended)) => ended.status_code,
                 Some(Err(ApiError::DockerContainerWaitError { code, .. })) => code,
                 Some(Err(source)) => return Err(self.failed("cannot wait for a helper container", source)),
-                None => self.container(&id).await?.map_or(-1, |(state, _)| state.exit_code),
+                None => self.container(id).await?.map_or(-1, |(state, _)| state.exit_code),
             };
-            let output: Vec<Bytes> = self.logs(&id, false, "50").try_collect().await?;
+            let output: Vec<Bytes> = self.logs(id, false, "50").try_collect().await?;
             Ok((code, String::from_utf8_lossy(&output.concat()).trim().to_owned()))
         }
         .await;
-        self.remove(&id).await?;
+        self.remove(id).await?;
         done
     }
 
@@ -551,7 +579,7 @@ impl Engine {
     pub async fn create_helper(&self, helper: &Helper) -> Result<String> {
         let body = ContainerCreateBody {
             image: Some(helper.image.clone()),
-            user: Some("0:0".into()),
+            user: Some(helper.user.clone().unwrap_or_else(|| "0:0".into())),
             entrypoint: Some(helper.command.clone()),
             cmd: Some(Vec::new()),
             working_dir: Some("/".into()),
@@ -601,7 +629,7 @@ fn is_not_found(error: &ApiError) -> bool {
 }
 
 /// As OCI and Go name architectures, from the kernel's names.
-fn oci_architecture(name: &str) -> String {
+pub fn oci_architecture(name: &str) -> String {
     match name {
         "x86_64" => "amd64".into(),
         "aarch64" => "arm64".into(),

@@ -123,6 +123,7 @@ async fn mount_by_helper(engine: &Engine, pod: RunningPod<'_>, shares: &[Share],
         binds.push((bound.to_owned(), target, false));
     }
     let helper = Helper {
+        user: None,
         image: pod.image.to_owned(),
         command,
         capabilities: CAPABILITIES.iter().map(|(name, _)| *name).collect(),

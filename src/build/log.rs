@@ -1,0 +1,176 @@
+//! What a build says: all of it to a file, its steps to the user, its end to whoever explains a failure.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::ui::Ui;
+
+/// How much of the output is shown after a failure.
+const TAIL: usize = 20;
+/// How much of a step is shown.
+const STEP_WIDTH: usize = 72;
+
+/// The log of one build.
+#[derive(Debug)]
+pub struct BuildLog {
+    ui: Ui,
+    path: PathBuf,
+    file: File,
+    tail: VecDeque<String>,
+    step: Option<Step>,
+}
+
+impl BuildLog {
+    /// A new log at `path`; an earlier one is gone.
+    ///
+    /// # Errors
+    /// Where the file cannot be made.
+    pub fn create(ui: &Ui, path: PathBuf) -> Result<BuildLog> {
+        let file = File::create(&path).map_err(|source| Error::io("write", &path, source))?;
+        Ok(BuildLog { ui: ui.clone(), path, file, tail: VecDeque::new(), step: None })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes one line of a builder's output.
+    pub fn line(&mut self, line: &str) {
+        if let Some(step) = Step::parse(line) {
+            if !self.ui.is_verbose() && step.is_work() {
+                self.ui.status(step.describe());
+            }
+            self.step = Some(step);
+            self.tail.clear();
+        }
+        self.detail(line);
+    }
+
+    /// Takes one line that does not tell of a step.
+    pub fn detail(&mut self, line: &str) {
+        let line = plain(line);
+        let line = line.trim_end();
+        // A full disk must not end a build that may still fit.
+        let _ = writeln!(self.file, "{line}");
+        self.ui.verbose(line);
+        if line.is_empty() {
+            return;
+        }
+        if self.tail.len() == TAIL {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(line.to_owned());
+    }
+
+    /// Forgets the last step: what follows is not its output.
+    pub fn end_step(&mut self) {
+        self.step = None;
+        self.tail.clear();
+    }
+
+    /// The step that the output is at: `3/9`.
+    pub fn step(&self) -> Option<String> {
+        self.step.as_ref().map(|step| format!("{}/{}", step.number, step.of))
+    }
+
+    /// Shows how the output ended, unless all of it was shown.
+    pub fn show_tail(&self) {
+        if !self.ui.is_verbose() {
+            self.tail.iter().for_each(|line| self.ui.status(format!("  {line}")));
+        }
+    }
+}
+
+/// A step of a Containerfile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Step {
+    number: u16,
+    of: u16,
+    instruction: String,
+}
+
+impl Step {
+    /// From `Step 3/9 : RUN apt-get …` (Docker) or `STEP 3/9: RUN apt-get …` (Podman).
+    fn parse(line: &str) -> Option<Step> {
+        let rest = line.strip_prefix("Step ").or_else(|| line.strip_prefix("STEP "))?;
+        let (count, instruction) = rest.split_once(':')?;
+        let (number, of) = count.trim().split_once('/')?;
+        let instruction = instruction.split_whitespace().collect::<Vec<_>>().join(" ");
+        Some(Step { number: number.parse().ok()?, of: of.parse().ok()?, instruction })
+    }
+
+    /// Whether it takes time.
+    fn is_work(&self) -> bool {
+        ["FROM", "RUN", "COPY", "ADD"].iter().any(|&work| self.instruction.split(' ').next() == Some(work))
+    }
+
+    /// `[3/9] RUN apt-get …`, on one line.
+    fn describe(&self) -> String {
+        let short: String = self.instruction.chars().take(STEP_WIDTH).collect();
+        let dots = if short.len() < self.instruction.len() { "…" } else { "" };
+        format!("[{}/{}] {short}{dots}", self.number, self.of)
+    }
+}
+
+/// The line without what terminals obey: colours above all, which Docker puts around stderr.
+fn plain(line: &str) -> String {
+    let mut text = String::new();
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        if c == '\x1b' {
+            if chars.next() == Some('[') {
+                // Parameters up to the letter that ends the sequence.
+                let _ = chars.find(|c| ('@'..='~').contains(c));
+            }
+        } else if c == '\t' || !c.is_control() {
+            text.push(c);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ui::Verbosity;
+
+    #[test]
+    fn steps_of_both_builders() {
+        let found = |line| Step::parse(line).map(|step| (step.describe(), step.is_work()));
+        assert_eq!(found("Step 3/9 : ENV LANG=C.UTF-8"), Some(("[3/9] ENV LANG=C.UTF-8".into(), false)));
+        assert_eq!(found("STEP 10/12: RUN true"), Some(("[10/12] RUN true".into(), true)));
+        for other in ["Step by step: 1/2", "STEP x/2: y", " ---> 0123", "Stepping 1/2 : no", ""] {
+            assert_eq!(found(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn long_steps_are_shortened_between_characters() {
+        let found = Step::parse(&format!("Step 1/1 : RUN   {}", "ü".repeat(100))).unwrap();
+        assert_eq!(found.describe(), format!("[1/1] RUN {}…", "ü".repeat(STEP_WIDTH - 4)));
+    }
+
+    #[test]
+    fn lines_are_plain() {
+        assert_eq!(plain("\x1b[91mred\x1b[0m\tblue\x07\r"), "red\tblue");
+        assert_eq!(plain("\x1b[2J\x1b]0;title\x07ü\x1b"), "0;titleü");
+    }
+
+    #[test]
+    fn the_tail_is_that_of_the_last_step() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let mut log = BuildLog::create(&Ui::new(Verbosity::Quiet, true), path.clone()).unwrap();
+        log.detail("Step 1/2 : of another kind");
+        log.line("Step 1/1 : RUN false\n");
+        (0..50).for_each(|number| log.line(&number.to_string()));
+        assert_eq!(log.step().as_deref(), Some("1/1"));
+        assert_eq!(log.tail.len(), TAIL);
+        assert_eq!(log.tail.back().map(String::as_str), Some("49"));
+        assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 52);
+    }
+}

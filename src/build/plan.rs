@@ -1,0 +1,208 @@
+//! What to build and why: a pure function of the catalog, the sources and what the engine has.
+
+use std::collections::HashMap;
+
+use super::context::Sources;
+use crate::catalog::{Catalog, Origin, Vertical};
+use crate::error::{Error, Kind, Result};
+use crate::pod::spec::label;
+
+/// Label of images: SHA-256 of the sources that they were built from.
+pub const CONTEXT_LABEL: &str = "io.tazpod.context";
+/// Label of images: id of the image that they stand on.
+pub const PARENT_LABEL: &str = "io.tazpod.parent";
+
+/// Why an image is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The engine does not have it.
+    Missing,
+    /// The user wants it anew.
+    Forced,
+    /// Its sources are not those that it was built from.
+    Sources,
+    /// The image that it stands on is another, or will be.
+    Parent,
+    /// It carries the agent of another build; one layer.
+    Agent,
+}
+
+impl Reason {
+    /// For people.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Reason::Missing => "missing",
+            Reason::Forced => "forced",
+            Reason::Sources => "sources changed",
+            Reason::Parent => "parent changed",
+            Reason::Agent => "agent changed",
+        }
+    }
+}
+
+/// One image to build.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step<'a> {
+    /// Of this vertical.
+    pub vertical: &'a Vertical,
+    /// Why.
+    pub reason: Reason,
+    /// From these sources.
+    pub sources: Sources,
+}
+
+/// What the engine has, as far as the plan needs to know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Existing {
+    /// The image's id.
+    pub id: String,
+    /// All labels.
+    pub labels: HashMap<String, String>,
+}
+
+/// What to compare with.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The agent's build.
+    pub agent: &'a str,
+    /// The sources of a vertical, [`Sources::of`] but in tests.
+    pub sources: fn(&str) -> Option<Sources>,
+    /// Build the vertical itself even if nothing changed.
+    pub force: bool,
+}
+
+/// The images to build, parents first, so that `vertical`'s is there and current. `existing` gives what the
+/// engine has under a reference. Empty where nothing is to be done.
+///
+/// # Errors
+/// [`Kind::Image`] where one that must be built has no Containerfile.
+pub fn plan<'a>(
+    catalog: &'a Catalog,
+    vertical: &'a Vertical,
+    existing: impl Fn(&str) -> Option<Existing>,
+    wanted: Wanted<'_>,
+) -> Result<Vec<Step<'a>>> {
+    // First of all, so that the error is about what was asked for.
+    sources_of(catalog, vertical, wanted)?;
+    let mut steps: Vec<Step<'a>> = Vec::new();
+    let mut parent: Option<Existing> = None;
+    for current in catalog.chain(vertical)? {
+        let sources = sources_of(catalog, current, wanted)?;
+        let found = existing(&current.reference());
+        let same = |name: &str, value: &str| {
+            found.as_ref().and_then(|image| image.labels.get(name)).is_some_and(|found| found == value)
+        };
+        let parent_is_built = current.parent.is_some() && !steps.is_empty();
+        let reason = if found.is_none() {
+            Some(Reason::Missing)
+        } else if wanted.force && current == vertical {
+            Some(Reason::Forced)
+        } else if !same(CONTEXT_LABEL, &sources.hash()) {
+            Some(Reason::Sources)
+        } else if parent_is_built || parent.is_some_and(|parent| !same(PARENT_LABEL, &parent.id)) {
+            Some(Reason::Parent)
+        } else if sources.carries_agent && !same(label::AGENT, wanted.agent) {
+            Some(Reason::Agent)
+        } else {
+            None
+        };
+        steps.extend(reason.map(|reason| Step { vertical: current, reason, sources }));
+        parent = found;
+    }
+    Ok(steps)
+}
+
+fn sources_of(catalog: &Catalog, vertical: &Vertical, wanted: Wanted<'_>) -> Result<Sources> {
+    if let Some(sources) = (wanted.sources)(&vertical.name) {
+        return Ok(sources);
+    }
+    let built: Vec<_> = catalog.verticals().iter().filter(|v| v.origin == Origin::Built).collect();
+    let names = built.iter().map(|v| format!("`{}`", v.name)).collect::<Vec<_>>().join(", ");
+    Err(match vertical.origin {
+        Origin::Foreign => {
+            Error::new(Kind::Image, format!("the image of `{}` is built by others", vertical.name))
+                .hint(format!("tazpod can only pull it: `tazpod up {}`", vertical.name))
+        }
+        Origin::Built | Origin::Planned => {
+            Error::new(Kind::Image, format!("the image of `{}` cannot be built yet", vertical.name))
+                .hint(format!("it has its place in the catalog, but no Containerfile; can be built: {names}"))
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WANTED: Wanted<'_> = Wanted { agent: "1", sources: Sources::of, force: false };
+
+    fn image(id: &str, parent: &str, agent: &str) -> Existing {
+        let labels = [
+            (CONTEXT_LABEL, Sources::of("base").unwrap().hash()),
+            (label::AGENT, agent.to_owned()),
+            (PARENT_LABEL, parent.to_owned()),
+        ];
+        let labels = labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        Existing { id: id.into(), labels }
+    }
+
+    fn reasons(vertical: &str, existing: &[(&str, Existing)], wanted: Wanted<'_>) -> Vec<(String, Reason)> {
+        let catalog = Catalog::builtin().unwrap();
+        let existing = |reference: &str| {
+            let found =
+                existing.iter().find(|(name, _)| reference.ends_with(&format!("/tazpod-{name}:stable")));
+            found.map(|(_, existing)| existing.clone())
+        };
+        let steps = plan(&catalog, catalog.find(vertical).unwrap(), existing, wanted).unwrap();
+        steps.into_iter().map(|step| (step.vertical.name.clone(), step.reason)).collect()
+    }
+
+    #[test]
+    fn what_is_current_is_left_alone() {
+        assert_eq!(reasons("base", &[("base", image("a", "", "1"))], WANTED), []);
+    }
+
+    #[test]
+    fn one_image() {
+        let one = |existing: &[(&str, Existing)], wanted| reasons("base", existing, wanted)[0].1;
+        let current = [("base", image("a", "", "1"))];
+        assert_eq!(one(&[], WANTED), Reason::Missing);
+        assert_eq!(one(&current, Wanted { force: true, ..WANTED }), Reason::Forced);
+        assert_eq!(one(&current, Wanted { agent: "2", ..WANTED }), Reason::Agent);
+        assert_eq!(one(&[("base", Existing::default())], WANTED), Reason::Sources);
+    }
+
+    #[test]
+    fn parents_come_first_and_children_follow_them() {
+        let wanted = Wanted { sources: |_| Sources::of("base"), ..WANTED };
+        let step = |name: &str, reason| (name.to_owned(), reason);
+        let base = ("base", image("b", "", "1"));
+        let aws = ("aws", image("a", "b", "1"));
+        let k8s = ("k8s", image("k", "a", "1"));
+        assert_eq!(reasons("k8s", &[base.clone(), aws.clone(), k8s.clone()], wanted), []);
+        assert_eq!(
+            reasons("k8s", &[aws.clone(), k8s.clone()], wanted),
+            [step("base", Reason::Missing), step("aws", Reason::Parent), step("k8s", Reason::Parent)]
+        );
+        assert_eq!(
+            reasons("k8s", &[("base", image("other", "", "1")), aws.clone(), k8s.clone()], wanted),
+            [step("aws", Reason::Parent), step("k8s", Reason::Parent)]
+        );
+        let force = Wanted { force: true, ..wanted };
+        assert_eq!(reasons("k8s", &[base, aws, k8s], force), [step("k8s", Reason::Forced)]);
+    }
+
+    #[test]
+    fn what_has_no_containerfile_is_an_error_with_advice() {
+        let catalog = Catalog::builtin().unwrap();
+        for (name, message) in [
+            ("k8s", "the image of `k8s` cannot be built yet"),
+            ("bazzite:base", "the image of `bazzite:base` is built by others"),
+        ] {
+            let error = plan(&catalog, catalog.find(name).unwrap(), |_| None, WANTED).unwrap_err();
+            assert_eq!(error.kind(), Kind::Image);
+            assert_eq!(error.to_string(), message);
+            assert_eq!(error.hints().len(), 1);
+        }
+    }
+}
