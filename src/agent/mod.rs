@@ -1,1 +1,3 @@
 //! The agent: PID 1 of the pod.
+
+pub mod sftp;
