@@ -11,7 +11,7 @@ mod reaper;
 mod screen;
 mod server;
 mod session;
-pub mod sftp;
+mod sftp;
 mod user;
 
 use std::fs;

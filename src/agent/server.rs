@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use russh::keys::{PrivateKey, PublicKey};
-use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
+use russh::server::{Auth, ChannelOpenHandle, Config, Handle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelId, ChannelMsg, ChannelOpenFailure, ChannelReadHalf, MethodKind, MethodSet, Pty as Mode, SshId};
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
@@ -119,13 +119,14 @@ impl Handler for Connection {
         &mut self,
         channel: Channel<Msg>,
         reply: ChannelOpenHandle,
-        _: &mut Session,
+        session: &mut Session,
     ) -> Result<(), Self::Error> {
         reply.accept().await;
+        let handle = session.handle();
         let agent = Arc::clone(&self.agent);
         tokio::spawn(async move {
             // Fails only where the connection is gone.
-            let _ = serve_channel(agent, channel).await;
+            let _ = serve_channel(agent, channel, handle).await;
         });
         Ok(())
     }
@@ -223,7 +224,7 @@ impl Handler for Connection {
 }
 
 /// Reads a channel's requests up to the one that says what it is for.
-async fn serve_channel(agent: Arc<Agent>, mut channel: Channel<Msg>) -> Result<(), russh::Error> {
+async fn serve_channel(agent: Arc<Agent>, mut channel: Channel<Msg>, handle: Handle) -> Result<(), russh::Error> {
     let mut environment = BTreeMap::new();
     let mut terminal = None;
     loop {
@@ -240,7 +241,7 @@ async fn serve_channel(agent: Arc<Agent>, mut channel: Channel<Msg>) -> Result<(
                 let argv = Some(Request::argv(&command, &environment, &agent));
                 return serve_command(agent, channel, argv, environment, terminal).await;
             }
-            Some(ChannelMsg::RequestSubsystem { name, .. }) => return serve_subsystem(agent, channel, &name).await,
+            Some(ChannelMsg::RequestSubsystem { name, .. }) => return serve_subsystem(agent, channel, handle, &name).await,
             Some(ChannelMsg::Close) | None => return Ok(()),
             Some(_) => {}
         }
@@ -306,9 +307,19 @@ fn not_ready(agent: &Agent) -> Option<String> {
     Some(format!("`{}` is not mounted in this pod; `tazpod up` mounts it again", missing.display()))
 }
 
-async fn serve_subsystem(agent: Arc<Agent>, mut channel: Channel<Msg>, name: &str) -> Result<(), russh::Error> {
+async fn serve_subsystem(
+    agent: Arc<Agent>,
+    mut channel: Channel<Msg>,
+    handle: Handle,
+    name: &str,
+) -> Result<(), russh::Error> {
     if name == "sftp" {
-        sftp::serve(channel.into_stream(), agent.user.home.clone()).await;
+        let id = channel.id();
+        let served = sftp::serve(channel.into_stream(), agent.user.home.clone()).await;
+        // Without a status scp reports a failure; a client that has gone needs none.
+        let _ = handle.exit_status_request(id, served.is_err().into()).await;
+        let _ = handle.eof(id).await;
+        let _ = handle.close(id).await;
         return Ok(());
     }
     let mut request = Vec::new();
