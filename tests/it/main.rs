@@ -1,0 +1,10 @@
+//! The product as its users have it: the binary, real engines, a real terminal. `scripts/test` runs these.
+#![allow(unsafe_code, missing_docs)]
+
+mod errors;
+mod lifecycle;
+mod ownership;
+mod rig;
+mod session;
+mod ssh;
+mod terminal;
