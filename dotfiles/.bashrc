@@ -15,9 +15,15 @@ alias ls='ls --color=auto' ll='ls -lh' la='ls -lAh'
 alias grep='grep --color=auto' diff='diff --color=auto'
 alias ..='cd ..' ...='cd ../..'
 
-# /etc/profile has loaded it in login shells.
-if [[ -z ${BASH_COMPLETION_VERSINFO-} && -r /usr/share/bash-completion/bash_completion ]]; then
-    . /usr/share/bash-completion/bash_completion
+# Completion takes 20 ms to load: the first TAB after a command's name pays for it, not every shell.
+if [[ -r /usr/share/bash-completion/bash_completion ]]; then
+    __tazpod_completion() {
+        unset -f __tazpod_completion
+        . /usr/share/bash-completion/bash_completion
+        # What it would do from now on; by its name before 2.12, too.
+        if declare -F _comp_complete_load >/dev/null; then _comp_complete_load "$@"; else _completion_loader "$@"; fi
+    }
+    complete -o bashdefault -o default -F __tazpod_completion -D
 fi
 
 # The branch, or the commit's first digits, in REPLY. Reads files alone: a prompt starts no process.

@@ -142,7 +142,7 @@ pub async fn pull(context: &Context, engine: &Engine, reference: &str) -> Result
     tokio::select! {
         pulled = pulling => pulled?,
         limit = silence => {
-            let what = format!("cannot pull `{reference}`: nothing heard of it for {} s", limit.as_secs());
+            let what = format!("cannot pull `{reference}`: nothing was heard for {} s", limit.as_secs());
             return Err(Error::new(Kind::Image, what));
         }
     }
@@ -289,8 +289,8 @@ impl Builder<'_> {
         engine.remove_image(&temporary, false).await?;
         context.disarm(armed);
         if let Some(previous) = previous.filter(|previous| previous.id != image.id) {
-            // A pod may still run on it, and other names may lead to it: then it stays.
-            let _ = engine.remove_image(&previous.id, true).await;
+            // A pod may still run on it: then it stays.
+            let _ = engine.remove_nameless_image(&previous.id).await;
         }
         let (size, seconds) = (ui::size(image.size), started.elapsed().as_secs());
         context.ui.status(format!("built `{reference}`: {size}, {seconds} s"));
@@ -311,6 +311,7 @@ impl Builder<'_> {
             Below { argument: "ROOT", reference, labels }
         };
         let distribution = rootfs::distribution();
+        let mut why = "";
         if !self.options.rootfs {
             for reference in [ROOT_IMAGE.to_owned(), distribution.reference()] {
                 if engine.image(&reference).await?.is_some() {
@@ -322,11 +323,10 @@ impl Builder<'_> {
                 Err(error) if error.kind() == Kind::Image => context.ui.verbose(error.to_string()),
                 Err(error) => return Err(error),
             }
-            context.ui.status(format!(
-                "no registry in reach: bootstrapping {} from the distribution's mirror",
-                distribution.describe()
-            ));
+            why = "no registry in reach: ";
         }
+        let what = distribution.describe();
+        context.ui.status(format!("{why}bootstrapping {what} from the distribution's mirror"));
         rootfs::bootstrap(context, engine, &mut self.log).await.map(root)
     }
 

@@ -344,9 +344,9 @@ impl Engine {
             let event = event.map_err(|source| {
                 let doing = format!("cannot pull `{reference}`");
                 match source {
-                    source @ (ApiError::DockerStreamError { .. }
-                    | ApiError::DockerResponseServerError { .. }) => {
-                        Error::new(Kind::Image, doing).with_source(source)
+                    ApiError::DockerStreamError { error: reason }
+                    | ApiError::DockerResponseServerError { message: reason, .. } => {
+                        Error::new(Kind::Image, format!("{doing}: {}", reason.trim()))
                     }
                     source => self.failed(doing, source),
                 }
@@ -382,9 +382,9 @@ impl Engine {
         let mut stream = docker.build_image(options, None, Some(body));
         while let Some(event) = stream.next().await {
             let event = event.map_err(|source| match source {
-                ApiError::DockerStreamError { error } => Error::new(Kind::Image, error.trim()),
-                source @ ApiError::DockerResponseServerError { .. } => {
-                    Error::new(Kind::Image, "the builder refused").with_source(source)
+                ApiError::DockerStreamError { error: reason }
+                | ApiError::DockerResponseServerError { message: reason, .. } => {
+                    Error::new(Kind::Image, reason.trim())
                 }
                 source => self.failed(format!("cannot build `{tag}`"), source),
             })?;
@@ -408,6 +408,20 @@ impl Engine {
             .tag_image(image, Some(options))
             .await
             .map_err(|source| self.failed(format!("cannot tag `{repository}:{tag}`"), source))
+    }
+
+    /// Takes an image away that has no name, with the layers below that then have none either, and no image above.
+    ///
+    /// # Errors
+    /// Where the engine refuses: a container uses it.
+    pub async fn remove_nameless_image(&self, id: &str) -> Result<()> {
+        match self.docker.inspect_image(id).await {
+            // Asked to remove an id, engines remove its only name, too.
+            Ok(found) if found.repo_tags.as_ref().is_some_and(|names| !names.is_empty()) => Ok(()),
+            Ok(_) => self.remove_image(id, true).await,
+            Err(source) if is_not_found(&source) => Ok(()),
+            Err(source) => Err(self.failed(format!("cannot inspect the image `{id}`"), source)),
+        }
     }
 
     /// Takes a name off an image, and the image away where that was its last. One that is not there is fine.
