@@ -94,3 +94,15 @@ install_rustup() {
     sh -s -- -y --profile minimal --no-modify-path >&2 <<<"$script" ||
         setup_fail 'rustup did not install' 'install Rust by hand: https://rustup.rs'
 }
+
+# What bootstraps a root filesystem where no registry is in reach, and the keys that its mirror signs with.
+ensure_bootstrap() {
+    local keyring=debian-archive-keyring
+    ! grep -qsE '^ID(_LIKE)?=.*ubuntu' /etc/os-release || keyring=ubuntu-keyring
+    need_tools mmdebstrap:mmdebstrap && apt_install "$keyring"
+}
+
+# The path of what cargo built.
+built() { # PROFILE-DIRECTORY
+    echo "$PWD/${CARGO_TARGET_DIR:-target}/$(rustc -vV | sed -n 's/^host: //p')/$1/tazpod"
+}

@@ -120,6 +120,8 @@ pub struct LinkRecord {
     pub transport: Transport,
     /// The agent's public host key, in OpenSSH's format.
     pub host_key: String,
+    /// The agent's binary in the pod.
+    pub agent: String,
 }
 
 /// One pod's directory in the state directory.

@@ -52,8 +52,7 @@ impl LinkStream {
             }
             Transport::Exec => {
                 let engine = engine()?;
-                // The agent's path is the container's own entry point.
-                let command = ["/proc/1/exe", "agent", "connect"];
+                let command = [record.agent.as_str(), "agent", "connect"];
                 let stdio = engine.exec_stdio(pod.name(), "", &command).await?;
                 Ok(LinkStream::Exec { stdio, rest: Bytes::new() })
             }

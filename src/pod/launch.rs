@@ -127,6 +127,7 @@ pub async fn start(context: &Context, engine: &Engine, spec: &Spec, image_id: &s
         vertical: spec.vertical.clone(),
         transport: spec.transport,
         host_key: keys.host_public.clone(),
+        agent: spec.agent.path().to_owned(),
     };
     deliver_boot(engine, spec, pod, &keys).await?;
     pod.save_record(&record)?;
