@@ -41,10 +41,12 @@ impl Boot {
     pub fn take(directory: &Path) -> Result<Boot> {
         let path = directory.join(FILE);
         let text = fs::read(&path).map_err(|source| {
-            Error::io("read", &path, source).hint("a pod is started with `tazpod up` or `tazpod start`, not by the engine's own command")
+            Error::io("read", &path, source)
+                .hint("a pod is started with `tazpod up` or `tazpod start`, not by the engine's own command")
         })?;
         fs::remove_file(&path).map_err(|source| Error::io("remove", &path, source))?;
-        serde_json::from_slice(&text).context(Kind::Failure, || format!("`{}` is not a boot record", path.display()))
+        serde_json::from_slice(&text)
+            .context(Kind::Failure, || format!("`{}` is not a boot record", path.display()))
     }
 
     /// The first share that is not mounted as it must be.

@@ -9,9 +9,9 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use rustix::process::{Pid, Signal};
 use russh::server::Msg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
+use rustix::process::{Pid, Signal};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::{oneshot, watch};
@@ -50,7 +50,10 @@ impl Request {
     pub fn argv(command: &[u8], environment: &BTreeMap<String, String>, agent: &Agent) -> Vec<OsString> {
         if environment.get(env::LINK_EXEC).is_some_and(|value| value == "argv") {
             let arguments = command.strip_suffix(b"\0").unwrap_or(command);
-            return arguments.split(|&byte| byte == 0).map(|word| OsStr::from_bytes(word).to_owned()).collect();
+            return arguments
+                .split(|&byte| byte == 0)
+                .map(|word| OsStr::from_bytes(word).to_owned())
+                .collect();
         }
         let shell = agent.user.shell.clone().map_or_else(|| "/bin/sh".into(), OsString::from);
         vec![shell, "-c".into(), OsStr::from_bytes(command).to_owned()]
@@ -135,7 +138,11 @@ impl Drop for AbortOnDrop {
 ///
 /// # Errors
 /// Where the connection is gone.
-pub async fn refuse(writing: &ChannelWriteHalf<Msg>, code: ExitCode, reason: &str) -> Result<(), russh::Error> {
+pub async fn refuse(
+    writing: &ChannelWriteHalf<Msg>,
+    code: ExitCode,
+    reason: &str,
+) -> Result<(), russh::Error> {
     writing.extended_data_bytes(STDERR, format!("tazpod: {reason}\r\n").into_bytes()).await?;
     finish_channel(writing, code).await
 }

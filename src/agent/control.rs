@@ -84,7 +84,5 @@ impl From<super::session::Summary> for SessionStatus {
 
 /// Seconds since 1970 as how long ago that is.
 pub fn age(started: u64) -> std::time::Duration {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH + std::time::Duration::from_secs(started))
-        .unwrap_or_default()
+    SystemTime::now().duration_since(UNIX_EPOCH + std::time::Duration::from_secs(started)).unwrap_or_default()
 }

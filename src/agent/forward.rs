@@ -95,7 +95,12 @@ impl Listeners {
         let task = tokio::spawn(async move {
             while let Ok((connection, peer)) = listener.accept().await {
                 let opened = handle
-                    .channel_open_forwarded_tcpip(name.clone(), bound, peer.ip().to_string(), peer.port().into())
+                    .channel_open_forwarded_tcpip(
+                        name.clone(),
+                        bound,
+                        peer.ip().to_string(),
+                        peer.port().into(),
+                    )
                     .await;
                 match opened {
                     Ok(channel) => join(channel, connection),

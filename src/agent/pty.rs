@@ -33,7 +33,12 @@ impl Size {
             Ok(number) => number,
             Err(_) => u16::MAX,
         };
-        Size { rows: clamp(rows, 24), columns: clamp(columns, 80), width: clamp(width, 0), height: clamp(height, 0) }
+        Size {
+            rows: clamp(rows, 24),
+            columns: clamp(columns, 80),
+            width: clamp(width, 0),
+            height: clamp(height, 0),
+        }
     }
 }
 
@@ -62,7 +67,12 @@ impl Pty {
     /// # Errors
     /// Where the terminal is gone.
     pub fn resize(&self, size: Size) -> io::Result<()> {
-        let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: size.width, ws_ypixel: size.height };
+        let size = Winsize {
+            ws_row: size.rows,
+            ws_col: size.columns,
+            ws_xpixel: size.width,
+            ws_ypixel: size.height,
+        };
         Ok(tcsetwinsize(self.0.get_ref(), size)?)
     }
 

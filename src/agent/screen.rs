@@ -36,7 +36,9 @@ impl Screen {
     /// An empty screen.
     pub fn new(size: Size) -> Screen {
         let (rows, columns) = (non_zero(size.rows), non_zero(size.columns));
-        Screen { parser: vt100::Parser::new_with_callbacks(rows, columns, SCROLLBACK_LINES, Title::default()) }
+        Screen {
+            parser: vt100::Parser::new_with_callbacks(rows, columns, SCROLLBACK_LINES, Title::default()),
+        }
     }
 
     /// Takes the program's output in.

@@ -9,8 +9,13 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use russh::keys::{PrivateKey, PublicKey};
-use russh::server::{Auth, ChannelOpenHandle, Config, Handle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
-use russh::{Channel, ChannelId, ChannelMsg, ChannelOpenFailure, ChannelReadHalf, MethodKind, MethodSet, Pty as Mode, SshId};
+use russh::server::{
+    Auth, ChannelOpenHandle, Config, Handle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey,
+};
+use russh::{
+    Channel, ChannelId, ChannelMsg, ChannelOpenFailure, ChannelReadHalf, MethodKind, MethodSet, Pty as Mode,
+    SshId,
+};
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 
@@ -39,8 +44,10 @@ const CONTROL_LIMIT: usize = 64 * 1024;
 /// # Errors
 /// Where the keys make no sense or the socket breaks.
 pub async fn serve(listener: UnixListener, agent: Arc<Agent>) -> Result<()> {
-    let host_key = PrivateKey::from_openssh(&agent.boot.host_key).context(Kind::Failure, || "bad host key")?;
-    let client_key = PublicKey::from_openssh(&agent.boot.client_key).context(Kind::Failure, || "bad client key")?;
+    let host_key =
+        PrivateKey::from_openssh(&agent.boot.host_key).context(Kind::Failure, || "bad host key")?;
+    let client_key =
+        PublicKey::from_openssh(&agent.boot.client_key).context(Kind::Failure, || "bad client key")?;
     let config = Arc::new(Config {
         server_id: SshId::Standard(Cow::Borrowed(concat!("SSH-2.0-tazpod_", env!("CARGO_PKG_VERSION")))),
         methods: MethodSet::from(&[MethodKind::PublicKey][..]),
@@ -71,7 +78,10 @@ pub async fn serve(listener: UnixListener, agent: Arc<Agent>) -> Result<()> {
         };
         let config = Arc::clone(&config);
         tokio::spawn(async move {
-            let Ok(session) = russh::server::run_stream(config, Unblocked::new(stream), connection).await else { return };
+            let Ok(session) = russh::server::run_stream(config, Unblocked::new(stream), connection).await
+            else {
+                return;
+            };
             tokio::pin!(session);
             let finished = tokio::select! {
                 result = &mut session => Some(result),
@@ -102,7 +112,11 @@ impl Connection {
 impl Handler for Connection {
     type Error = russh::Error;
 
-    async fn auth_publickey_offered(&mut self, _: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
+    async fn auth_publickey_offered(
+        &mut self,
+        _: &str,
+        offer: PublicKeyOffer<'_>,
+    ) -> Result<Auth, Self::Error> {
         Ok(self.decide(offer.public_key))
     }
 
@@ -174,7 +188,12 @@ impl Handler for Connection {
         Ok(())
     }
 
-    async fn tcpip_forward(&mut self, address: &str, port: &mut u32, session: &mut Session) -> Result<bool, Self::Error> {
+    async fn tcpip_forward(
+        &mut self,
+        address: &str,
+        port: &mut u32,
+        session: &mut Session,
+    ) -> Result<bool, Self::Error> {
         match self.listeners.add(address, *port, session.handle()).await {
             Ok(bound) => {
                 *port = bound;
@@ -184,7 +203,12 @@ impl Handler for Connection {
         }
     }
 
-    async fn cancel_tcpip_forward(&mut self, address: &str, port: u32, _: &mut Session) -> Result<bool, Self::Error> {
+    async fn cancel_tcpip_forward(
+        &mut self,
+        address: &str,
+        port: u32,
+        _: &mut Session,
+    ) -> Result<bool, Self::Error> {
         Ok(self.listeners.remove(address, port))
     }
 
@@ -202,7 +226,13 @@ impl Handler for Connection {
         session.channel_success(channel)
     }
 
-    async fn env_request(&mut self, channel: ChannelId, _: &str, _: &str, session: &mut Session) -> Result<(), Self::Error> {
+    async fn env_request(
+        &mut self,
+        channel: ChannelId,
+        _: &str,
+        _: &str,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
         session.channel_success(channel)
     }
 
@@ -210,11 +240,21 @@ impl Handler for Connection {
         session.channel_success(channel)
     }
 
-    async fn exec_request(&mut self, channel: ChannelId, _: &[u8], session: &mut Session) -> Result<(), Self::Error> {
+    async fn exec_request(
+        &mut self,
+        channel: ChannelId,
+        _: &[u8],
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
         session.channel_success(channel)
     }
 
-    async fn subsystem_request(&mut self, channel: ChannelId, name: &str, session: &mut Session) -> Result<(), Self::Error> {
+    async fn subsystem_request(
+        &mut self,
+        channel: ChannelId,
+        name: &str,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
         if matches!(name, "sftp" | control::SUBSYSTEM) {
             session.channel_success(channel)
         } else {
@@ -224,7 +264,11 @@ impl Handler for Connection {
 }
 
 /// Reads a channel's requests up to the one that says what it is for.
-async fn serve_channel(agent: Arc<Agent>, mut channel: Channel<Msg>, handle: Handle) -> Result<(), russh::Error> {
+async fn serve_channel(
+    agent: Arc<Agent>,
+    mut channel: Channel<Msg>,
+    handle: Handle,
+) -> Result<(), russh::Error> {
     let mut environment = BTreeMap::new();
     let mut terminal = None;
     loop {
@@ -241,7 +285,9 @@ async fn serve_channel(agent: Arc<Agent>, mut channel: Channel<Msg>, handle: Han
                 let argv = Some(Request::argv(&command, &environment, &agent));
                 return serve_command(agent, channel, argv, environment, terminal).await;
             }
-            Some(ChannelMsg::RequestSubsystem { name, .. }) => return serve_subsystem(agent, channel, handle, &name).await,
+            Some(ChannelMsg::RequestSubsystem { name, .. }) => {
+                return serve_subsystem(agent, channel, handle, &name).await;
+            }
             Some(ChannelMsg::Close) | None => return Ok(()),
             Some(_) => {}
         }
@@ -351,13 +397,14 @@ async fn serve_session(
         return command::refuse(&writing, 125, &reason).await;
     }
     let directory = settle(&agent, &mut environment);
-    let (attachment, mut events) = match Sessions::attach(&agent, name, size, &environment, directory.as_deref()) {
-        Ok(attached) => attached,
-        Err(error) => {
-            let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
-            return command::refuse(&writing, code, &error.to_string()).await;
-        }
-    };
+    let (attachment, mut events) =
+        match Sessions::attach(&agent, name, size, &environment, directory.as_deref()) {
+            Ok(attached) => attached,
+            Err(error) => {
+                let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
+                return command::refuse(&writing, code, &error.to_string()).await;
+            }
+        };
     let output = async {
         while let Some(event) = events.recv().await {
             match event {

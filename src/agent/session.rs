@@ -176,7 +176,12 @@ impl Session {
             started: SystemTime::now(),
             input: Input::new(pty.clone(), None),
             pty,
-            state: Mutex::new(State { screen: Screen::new(size), size, clients: HashMap::new(), next_client: 0 }),
+            state: Mutex::new(State {
+                screen: Screen::new(size),
+                size,
+                clients: HashMap::new(),
+                next_client: 0,
+            }),
             room: Notify::new(),
         });
         tokio::spawn(Arc::clone(&session).pump(Arc::clone(agent), ended));

@@ -60,7 +60,8 @@ impl User {
 
     /// Where commands start: `wanted` if it is there, else the workspace, else the home, else `/`.
     pub fn directory(&self, wanted: Option<&str>) -> PathBuf {
-        let candidates = [wanted.map(Path::new), Some(Path::new(crate::pod::spec::WORKSPACE)), Some(&self.home)];
+        let candidates =
+            [wanted.map(Path::new), Some(Path::new(crate::pod::spec::WORKSPACE)), Some(&self.home)];
         let found = candidates.into_iter().flatten().find(|path| path.is_dir());
         found.unwrap_or(Path::new("/")).to_owned()
     }

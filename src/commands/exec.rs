@@ -33,15 +33,17 @@ impl Args {
     /// Runs it; the exit code is the command's.
     pub async fn run(self, context: &Context) -> Result<u8> {
         if self.tty && !crate::adapters::terminal::is_interactive() {
-            return Err(Error::new(Kind::Usage, "`--tty` needs a terminal, and this is none").hint("leave it out"));
+            return Err(
+                Error::new(Kind::Usage, "`--tty` needs a terminal, and this is none").hint("leave it out")
+            );
         }
         let (pod, record) = self.pod.find(&context.state()?)?;
         let link = attach::open(&pod, &record).await?;
         let channel = link.channel().await?;
         for variable in &self.env {
-            let (name, value) = variable.split_once('=').ok_or_else(|| {
-                Error::new(Kind::Usage, format!("`{variable}` is not NAME=VALUE"))
-            })?;
+            let (name, value) = variable
+                .split_once('=')
+                .ok_or_else(|| Error::new(Kind::Usage, format!("`{variable}` is not NAME=VALUE")))?;
             channel.set_env(false, name, value).await.map_err(lost)?;
         }
         if let Some(directory) = directory(&record.workspace) {

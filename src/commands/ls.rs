@@ -35,7 +35,8 @@ impl Args {
     /// Lists them.
     pub async fn run(self, context: &Context) -> Result<()> {
         let engine = context.engine()?;
-        let pods: Vec<Pod> = engine.pods(&[(label::VERTICAL, "")]).await?.into_iter().map(Pod::from).collect();
+        let pods: Vec<Pod> =
+            engine.pods(&[(label::VERTICAL, "")]).await?.into_iter().map(Pod::from).collect();
         if self.json {
             return context.ui.json(&List { version: 1, pods });
         }
@@ -43,8 +44,10 @@ impl Args {
             context.ui.status(format!("no pods at `{}`; `tazpod up` makes one", engine.endpoint()));
             return Ok(());
         }
-        let rows: Vec<_> =
-            pods.into_iter().map(|pod| [pod.name, pod.vertical, pod.state, pod.status, pod.workspace]).collect();
+        let rows: Vec<_> = pods
+            .into_iter()
+            .map(|pod| [pod.name, pod.vertical, pod.state, pod.status, pod.workspace])
+            .collect();
         context.ui.data(table(["NAME", "VERTICAL", "STATE", "STATUS", "WORKSPACE"], &rows))
     }
 }

@@ -22,7 +22,8 @@ impl Args {
     /// Copies until either end is done.
     pub async fn run(self, context: &Context) -> Result<()> {
         let (pod, record) = self.pod.find(&context.state()?)?;
-        let stream = LinkStream::open(&pod, &record, || Engine::new(Endpoint::parse(&record.engine)?)).await?;
+        let stream =
+            LinkStream::open(&pod, &record, || Engine::new(Endpoint::parse(&record.engine)?)).await?;
         let (mut reading, mut writing) = tokio::io::split(stream);
         let stdout = Output::new(io::stdout());
         let mut stdin = terminal::stdin();

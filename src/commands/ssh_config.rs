@@ -15,10 +15,12 @@ impl Args {
     /// Prints it.
     pub fn run(self, context: &Context) -> Result<()> {
         let (pod, _) = self.pod.find(&context.state()?)?;
-        let program = std::env::current_exe().context(Kind::Failure, || "cannot find this program's own file")?;
+        let program =
+            std::env::current_exe().context(Kind::Failure, || "cannot find this program's own file")?;
         let name = pod.name();
         // ssh_config(5): quotes around arguments; `%` is its own escape.
-        let quoted = |path: &std::path::Path| format!("\"{}\"", path.display().to_string().replace('%', "%%"));
+        let quoted =
+            |path: &std::path::Path| format!("\"{}\"", path.display().to_string().replace('%', "%%"));
         context.ui.data(format!(
             "Host {name}\n    User tazpod\n    ProxyCommand {} proxy {name}\n    IdentityFile {}\n    IdentitiesOnly yes\n    \
              UserKnownHostsFile {}\n    HostKeyAlias {name}\n    StrictHostKeyChecking yes\n    \

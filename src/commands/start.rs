@@ -20,10 +20,13 @@ impl Args {
             let summary = summary.ok_or_else(|| stop::gone(&pod))?;
             let _lock = context
                 .state()?
-                .lock(pod.name(), || context.ui.status(format!("waiting for another tazpod at work on {}", pod.name())))
+                .lock(pod.name(), || {
+                    context.ui.status(format!("waiting for another tazpod at work on {}", pod.name()))
+                })
                 .await?;
             if summary.is_running() {
-                return Err(Error::new(Kind::Failure, format!("`{}` runs already", pod.name())).hint("`tazpod attach` enters it"));
+                return Err(Error::new(Kind::Failure, format!("`{}` runs already", pod.name()))
+                    .hint("`tazpod attach` enters it"));
             }
             let spec = spec_of(&summary)?;
             let (stopping, name) = (engine.clone(), summary.name.clone());

@@ -60,7 +60,9 @@ impl Args {
                 engine: engine.endpoint().to_string(),
                 state: summary.state.clone(),
                 image: summary.image.clone(),
-                ownership: spec_of(&summary).ok().and_then(|spec| serde_json::to_string(&spec.ownership).ok()),
+                ownership: spec_of(&summary)
+                    .ok()
+                    .and_then(|spec| serde_json::to_string(&spec.ownership).ok()),
                 agent: None,
                 problem: None,
                 sessions: Vec::new(),
@@ -76,7 +78,9 @@ impl Args {
                 match asked.await {
                     Ok(Answer::Status(status)) => {
                         report.agent = Some(status.build);
-                        report.problem = status.missing_share.map(|path| format!("`{path}` is not mounted; `tazpod up` mounts it again"));
+                        report.problem = status
+                            .missing_share
+                            .map(|path| format!("`{path}` is not mounted; `tazpod up` mounts it again"));
                         report.sessions = status.sessions.into_iter().map(Session::from).collect();
                     }
                     Ok(other) => report.problem = Some(format!("unexpected answer {other:?}")),
@@ -113,7 +117,8 @@ fn print(context: &Context, report: &Report) -> Result<()> {
         let text = format!("{} ({clients}, pid {}, for {})", session.name, session.pid, duration(age));
         lines.push(("session", text));
     }
-    let lines: Vec<_> = lines.iter().map(|(name, value)| format!("{:<10} {value}", format!("{name}:"))).collect();
+    let lines: Vec<_> =
+        lines.iter().map(|(name, value)| format!("{:<10} {value}", format!("{name}:"))).collect();
     context.ui.data(lines.join("\n"))
 }
 

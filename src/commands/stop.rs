@@ -77,7 +77,8 @@ pub async fn find(context: &Context, wanted: &PodArgs, all: bool) -> Result<Vec<
 async fn by_label(context: &Context, wanted: &PodArgs) -> Result<Option<Found>> {
     let Some(name) = &wanted.pod else { return Ok(None) };
     let engine = context.engine()?;
-    let found = engine.pods(&[(label::VERTICAL, "")]).await?.into_iter().find(|summary| summary.name == *name);
+    let found =
+        engine.pods(&[(label::VERTICAL, "")]).await?.into_iter().find(|summary| summary.name == *name);
     let pod = context.state()?.pod(name);
     Ok(found.map(|summary| Found { engine, pod, summary: Some(summary) }))
 }

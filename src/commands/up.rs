@@ -83,7 +83,9 @@ impl Args {
             true => None,
             false => Some(
                 state
-                    .lock(pod.name(), || context.ui.status(format!("waiting for another tazpod at work on {}", pod.name())))
+                    .lock(pod.name(), || {
+                        context.ui.status(format!("waiting for another tazpod at work on {}", pod.name()))
+                    })
                     .await?,
             ),
         };
@@ -101,7 +103,9 @@ impl Args {
         }
         if !terminal::is_interactive() {
             context.ui.status(format!("{} is up", plan.pod.name()));
-            context.ui.hint("without a terminal there is no shell to enter: `tazpod exec -- COMMAND` runs a command");
+            context.ui.hint(
+                "without a terminal there is no shell to enter: `tazpod exec -- COMMAND` runs a command",
+            );
             return Ok(0);
         }
         attach::enter(context, &plan.pod, attach::DEFAULT_SESSION).await
@@ -110,10 +114,14 @@ impl Args {
     /// One pod of a name, whatever the engine: the link's record knows only one.
     fn check_engine(&self, engine: &Engine, pod: &PodDir) -> Result<()> {
         match pod.record() {
-            Ok(record) if record.engine != engine.endpoint().to_string() => {
-                Err(Error::new(Kind::Engine, format!("`{}` is on another engine, `{}`", pod.name(), record.engine))
-                    .hint(format!("enter it with `tazpod --engine {} up`, or remove it with `tazpod down`", record.engine)))
-            }
+            Ok(record) if record.engine != engine.endpoint().to_string() => Err(Error::new(
+                Kind::Engine,
+                format!("`{}` is on another engine, `{}`", pod.name(), record.engine),
+            )
+            .hint(format!(
+                "enter it with `tazpod --engine {} up`, or remove it with `tazpod down`",
+                record.engine
+            ))),
             _ => Ok(()),
         }
     }
@@ -135,8 +143,11 @@ impl Args {
                 }
                 if found.is_running() {
                     // Started by others than tazpod, or with keys that are lost: a new start gives it new ones.
-                    return Err(Error::new(Kind::Failure, format!("`{}` runs, but its agent does not know this machine", found.name))
-                        .hint("`tazpod stop` and `tazpod start` give it new keys; running programs end"));
+                    return Err(Error::new(
+                        Kind::Failure,
+                        format!("`{}` runs, but its agent does not know this machine", found.name),
+                    )
+                    .hint("`tazpod stop` and `tazpod start` give it new keys; running programs end"));
                 }
                 context.ui.status(format!("starting {}", found.name));
                 let image = found.label(label::IMAGE).to_owned();
@@ -159,9 +170,16 @@ impl Args {
                     engine.remove(&found.name).await?;
                     pod.remove()?;
                 } else if let Some((_, labels)) = engine.container(&spec.name).await? {
-                    let whose = if labels.contains_key(label::WORKSPACE) { "another workspace's pod" } else { "a container that tazpod did not make" };
-                    return Err(Error::new(Kind::Engine, format!("the name `{}` is taken by {whose}", spec.name))
-                        .hint("rename or remove that container; tazpod does not touch it"));
+                    let whose = if labels.contains_key(label::WORKSPACE) {
+                        "another workspace's pod"
+                    } else {
+                        "a container that tazpod did not make"
+                    };
+                    return Err(Error::new(
+                        Kind::Engine,
+                        format!("the name `{}` is taken by {whose}", spec.name),
+                    )
+                    .hint("rename or remove that container; tazpod does not touch it"));
                 }
                 context.ui.status(format!("creating {} from {}", spec.name, spec.image));
                 let (engine_to_clean, name, directory) = (engine.clone(), spec.name.clone(), pod.clone());
@@ -180,14 +198,19 @@ impl Args {
 
     async fn image(&self, context: &Context, plan: &Plan, config: &ProjectConfig) -> Result<Image> {
         let image = match self.image.as_deref().or(config.pod.image.as_deref()) {
-            Some(reference) => crate::build::ensure_reference(context, &plan.engine, reference, self.pull).await?,
+            Some(reference) => {
+                crate::build::ensure_reference(context, &plan.engine, reference, self.pull).await?
+            }
             None => crate::build::ensure(context, &plan.engine, &plan.vertical, self.pull).await?,
         };
         if image.architecture != plan.info.architecture {
             let reference = self.reference(plan, config);
             return Err(Error::new(
                 Kind::Image,
-                format!("`{reference}` is for {}, the engine's machine is {}", image.architecture, plan.info.architecture),
+                format!(
+                    "`{reference}` is for {}, the engine's machine is {}",
+                    image.architecture, plan.info.architecture
+                ),
             )
             .hint("pull or build it for this architecture"));
         }
@@ -244,10 +267,15 @@ impl Args {
             return Ok((None, None, Vec::new()));
         };
         let spec = self.spec(context, plan, workspace, config, &image)?;
-        let mut differs = differences(found.label(label::SPEC_JSON), found.label(label::IMAGE), &spec, &image.id);
+        let mut differs =
+            differences(found.label(label::SPEC_JSON), found.label(label::IMAGE), &spec, &image.id);
         let build = found.label(label::AGENT);
         if build != crate::BUILD {
-            differs.push(Difference { field: "agent".into(), pod: build.to_owned(), now: crate::BUILD.to_owned() });
+            differs.push(Difference {
+                field: "agent".into(),
+                pod: build.to_owned(),
+                now: crate::BUILD.to_owned(),
+            });
         }
         Ok((Some(image), Some(spec), differs))
     }
@@ -268,7 +296,9 @@ impl Args {
         for difference in differs {
             context.ui.status(format!("  {}: {} -> {}", difference.field, difference.pod, difference.now));
         }
-        context.ui.hint("`tazpod up --recreate` replaces it; what was changed in it outside /workspace is lost");
+        context
+            .ui
+            .hint("`tazpod up --recreate` replaces it; what was changed in it outside /workspace is lost");
         Ok(())
     }
 
@@ -287,7 +317,8 @@ impl Args {
             None => (plan.engine.image(&self.reference(plan, config)).await?, Vec::new(), None),
         };
         // Without the image it is not known whether it carries the agent: assumed not.
-        let absent = Image { id: String::new(), architecture: String::new(), labels: Default::default(), size: 0 };
+        let absent =
+            Image { id: String::new(), architecture: String::new(), labels: Default::default(), size: 0 };
         let spec = match spec {
             Some(spec) => spec,
             None => self.spec(context, plan, workspace, config, image.as_ref().unwrap_or(&absent))?,
@@ -315,7 +346,8 @@ pub fn spec_of(found: &PodSummary) -> Result<Spec> {
 
 async fn is_served(plan: &Plan, spec: &Spec) -> bool {
     let Ok(record) = plan.pod.record() else { return false };
-    record.transport == spec.transport && Link::open(&plan.pod, &record, || Ok(plan.engine.clone())).await.is_ok()
+    record.transport == spec.transport
+        && Link::open(&plan.pod, &record, || Ok(plan.engine.clone())).await.is_ok()
 }
 
 /// Mounts the workspace of a running pod again, if that mount vanished.

@@ -52,7 +52,9 @@ impl Detector {
         }
         match keys.as_slice() {
             [] => wrong("it is empty".into()),
-            [only] if only.iter().all(|byte| *byte >= b' ') => wrong("one plain key could not be typed any more".into()),
+            [only] if only.iter().all(|byte| *byte >= b' ') => {
+                wrong("one plain key could not be typed any more".into())
+            }
             _ => Ok(Detector { keys, matched: 0, held: Vec::new(), pasting: false }),
         }
     }
@@ -106,7 +108,8 @@ impl Detector {
 
 /// The bytes that count as this key.
 fn key(name: &str) -> Option<Vec<u8>> {
-    let control = name.strip_prefix("ctrl-").or_else(|| name.strip_prefix('^').filter(|rest| !rest.is_empty()));
+    let control =
+        name.strip_prefix("ctrl-").or_else(|| name.strip_prefix('^').filter(|rest| !rest.is_empty()));
     if let Some(letter) = control {
         let &[letter] = letter.to_ascii_uppercase().as_bytes() else { return None };
         return (b'@'..=b'_').contains(&letter).then(|| vec![letter & 0x1f]);
@@ -156,7 +159,10 @@ mod tests {
     fn nothing_is_looked_for_in_a_paste() {
         let paste = "a long text\r~.\r~.\r~.";
         assert_eq!(typed(DEFAULT, &[paste]), (paste.into(), false));
-        assert_eq!(typed(DEFAULT, &["\x1b[200~", "\r~.", "\x1b[201~"]), ("\x1b[200~\r~.\x1b[201~".into(), false));
+        assert_eq!(
+            typed(DEFAULT, &["\x1b[200~", "\r~.", "\x1b[201~"]),
+            ("\x1b[200~\r~.\x1b[201~".into(), false)
+        );
         let after = typed(DEFAULT, &["\x1b[200~", "x", "\x1b[201~", "\r", "~", "."]);
         assert_eq!(after, ("\x1b[200~x\x1b[201~\r".into(), true));
     }

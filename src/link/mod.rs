@@ -59,7 +59,8 @@ impl Keys {
     pub fn of(pod: &PodDir) -> Result<Keys> {
         let host = private_key(&pod.host_key())?;
         let client = private_key(&pod.client_key())?;
-        let encode = |key: &PrivateKey| key.public_key().to_openssh().context(Kind::Failure, || "cannot write a key");
+        let encode =
+            |key: &PrivateKey| key.public_key().to_openssh().context(Kind::Failure, || "cannot write a key");
         let host_public = encode(&host)?;
         let known = format!("{} {host_public}\n", pod.name());
         files::write_atomically(&pod.known_hosts(), known.as_bytes(), 0o600)?;
@@ -70,7 +71,9 @@ impl Keys {
 
 fn private_key(path: &std::path::Path) -> Result<PrivateKey> {
     match std::fs::read_to_string(path) {
-        Ok(text) => PrivateKey::from_openssh(text).context(Kind::Failure, || format!("bad key `{}`", path.display())),
+        Ok(text) => {
+            PrivateKey::from_openssh(text).context(Kind::Failure, || format!("bad key `{}`", path.display()))
+        }
         Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
             let key = PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519)
                 .context(Kind::Failure, || "cannot make a key")?;
@@ -110,7 +113,11 @@ impl Link {
     ///
     /// # Errors
     /// [`Kind::NoSuchPod`] where nobody listens; [`Kind::Failure`] where another than the agent does.
-    pub async fn open(pod: &PodDir, record: &LinkRecord, engine: impl FnOnce() -> Result<Engine>) -> Result<Link> {
+    pub async fn open(
+        pod: &PodDir,
+        record: &LinkRecord,
+        engine: impl FnOnce() -> Result<Engine>,
+    ) -> Result<Link> {
         let stream = LinkStream::open(pod, record, engine).await?;
         Link::handshake(pod, record, stream).await
     }
@@ -134,14 +141,20 @@ impl Link {
         let failed = || Error::new(Kind::Failure, format!("cannot talk to the agent of `{}`", pod.name()));
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await {
             Ok(Ok(Some(handle))) => Ok(Link { handle }),
-            Ok(Ok(None)) => Err(failed().hint("it does not know this machine's key: `tazpod stop` and `tazpod start` give it a new one")),
+            Ok(Ok(None)) => Err(failed().hint(
+                "it does not know this machine's key: `tazpod stop` and `tazpod start` give it a new one",
+            )),
             Ok(Err(russh::Error::UnknownKey)) => Err(Error::new(
                 Kind::Failure,
                 format!("what answers for `{}` is not the agent that `up` started", pod.name()),
             )
-            .hint("a program in the pod may have put itself in its place; `tazpod up --recreate` starts afresh")),
+            .hint(
+                "a program in the pod may have put itself in its place; `tazpod up --recreate` starts afresh",
+            )),
             Ok(Err(source)) => Err(failed().with_source(source)),
-            Err(_) => Err(failed().hint(format!("it did not answer within {} s", HANDSHAKE_TIMEOUT.as_secs()))),
+            Err(_) => {
+                Err(failed().hint(format!("it did not answer within {} s", HANDSHAKE_TIMEOUT.as_secs())))
+            }
         }
     }
 

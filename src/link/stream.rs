@@ -71,7 +71,11 @@ async fn connect(path: &Path) -> io::Result<UnixStream> {
 }
 
 impl AsyncRead for LinkStream {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             LinkStream::Socket(socket) => Pin::new(socket).poll_read(context, buffer),
             LinkStream::Exec { stdio, rest } => loop {

@@ -36,7 +36,11 @@ impl<S: AsyncWrite + Unpin> Unblocked<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Unblocked<S> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if let Poll::Ready(Err(error)) = self.poll_drain(context) {
             return Poll::Ready(Err(error));
         }
@@ -45,7 +49,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Unblocked<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Unblocked<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Err(error)) = self.poll_drain(context) {
             return Poll::Ready(Err(error));
         }

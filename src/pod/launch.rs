@@ -11,9 +11,9 @@ use super::ownership::{self, Ids, Ownership, OwnershipChoice, Unsupported};
 use super::spec::{AgentSource, RUN, Spec, Transport, label};
 use super::users;
 use crate::adapters::engine::{Endpoint, Engine, EngineInfo, Image};
-use crate::adapters::state::{LinkRecord, PodDir};
 use crate::adapters::files;
 use crate::adapters::idmap::{self, RunningPod};
+use crate::adapters::state::{LinkRecord, PodDir};
 use crate::agent::boot::{self, Boot, ExpectedShare};
 use crate::context::Context;
 use crate::env;
@@ -33,16 +33,18 @@ pub fn choose_ownership(info: &EngineInfo, choice: OwnershipChoice) -> Result<Ow
         let engine = info.describe();
         match unsupported {
             Unsupported::OldPodman => {
-                Error::new(Kind::Engine, format!("{engine} cannot map your user to the pod's")).hint("Podman 4.3 or later can")
+                Error::new(Kind::Engine, format!("{engine} cannot map your user to the pod's"))
+                    .hint("Podman 4.3 or later can")
             }
             Unsupported::RootlessDocker => {
                 Error::new(Kind::Engine, format!("{engine} cannot map your user to the pod's uid 1000"))
                     .hint("use rootless Podman, or Docker with root: `--engine` names another engine")
             }
-            Unsupported::UsernsRemap => {
-                Error::new(Kind::Engine, format!("{engine} runs with `userns-remap`, under which your files would not be yours"))
-                    .hint("switch `userns-remap` off, or use rootless Podman")
-            }
+            Unsupported::UsernsRemap => Error::new(
+                Kind::Engine,
+                format!("{engine} runs with `userns-remap`, under which your files would not be yours"),
+            )
+            .hint("switch `userns-remap` off, or use rootless Podman"),
         }
     })
 }
@@ -72,7 +74,9 @@ pub fn choose_transport(same_kernel: bool, pod: &PodDir) -> Result<Transport> {
 fn on_network(path: &Path) -> bool {
     // Magic numbers of statfs(2): NFS, SMB, CIFS, SMB2, FUSE, 9P.
     const NETWORKS: [i64; 6] = [0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x6573_5546, 0x0102_1997];
-    path.ancestors().find_map(|above| statfs(above).ok()).is_some_and(|found| NETWORKS.contains(&found.f_type))
+    path.ancestors()
+        .find_map(|above| statfs(above).ok())
+        .is_some_and(|found| NETWORKS.contains(&found.f_type))
 }
 
 /// How the agent gets into containers of this image.
@@ -95,7 +99,13 @@ pub fn choose_agent(image: &Image, same_kernel: bool) -> Result<AgentSource> {
 ///
 /// # Errors
 /// Where the engine refuses.
-pub async fn create(engine: &Engine, spec: &Spec, image: &Image, info: &EngineInfo, pod: &PodDir) -> Result<()> {
+pub async fn create(
+    engine: &Engine,
+    spec: &Spec,
+    image: &Image,
+    info: &EngineInfo,
+    pod: &PodDir,
+) -> Result<()> {
     pod.create(run_mode(spec))?;
     engine.create(spec, image, info.traits).await?;
     let ours = image.labels.contains_key(label::AGENT_PATH);
@@ -118,7 +128,13 @@ fn run_mode(spec: &Spec) -> u32 {
 /// # Errors
 /// Where the engine refuses, the agent does not come, or the workspace cannot be mounted; the container's last
 /// output is part of the error.
-pub async fn start(context: &Context, engine: &Engine, spec: &Spec, image_id: &str, pod: &PodDir) -> Result<()> {
+pub async fn start(
+    context: &Context,
+    engine: &Engine,
+    spec: &Spec,
+    image_id: &str,
+    pod: &PodDir,
+) -> Result<()> {
     let step = context.ui.step(format!("starting {}", spec.name));
     let keys = Keys::of(pod)?;
     let record = LinkRecord {
@@ -145,7 +161,8 @@ pub async fn start(context: &Context, engine: &Engine, spec: &Spec, image_id: &s
 pub async fn mount(engine: &Engine, spec: &Spec, image_id: &str) -> Result<()> {
     let Ownership::Idmap(ids) = spec.ownership else { return Ok(()) };
     let gone = || Error::new(Kind::NoSuchPod, format!("`{}` does not run any more", spec.name));
-    let (state, _) = engine.container(&spec.name).await?.filter(|(state, _)| state.running).ok_or_else(gone)?;
+    let (state, _) =
+        engine.container(&spec.name).await?.filter(|(state, _)| state.running).ok_or_else(gone)?;
     let pod = RunningPod { id: &state.id, pid: state.pid, image: image_id, agent: &spec.agent };
     idmap::mount(engine, pod, &spec.shares, ids).await
 }
@@ -154,7 +171,8 @@ async fn deliver_boot(engine: &Engine, spec: &Spec, pod: &PodDir, keys: &Keys) -
     let shares = spec.shares.iter().map(|share| {
         let inode = match spec.transport {
             Transport::Socket => {
-                let found = std::fs::metadata(&share.source).map_err(|source| Error::io("find", &share.source, source))?;
+                let found = std::fs::metadata(&share.source)
+                    .map_err(|source| Error::io("find", &share.source, source))?;
                 Some((found.dev(), found.ino()))
             }
             Transport::Exec => None,

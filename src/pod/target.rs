@@ -25,7 +25,8 @@ impl PodArgs {
     pub fn find(&self, state: &StateDir) -> Result<(PodDir, LinkRecord)> {
         let start = match &self.workspace {
             Some(path) => std::fs::canonicalize(path).map_err(|source| {
-                Error::new(Kind::Usage, format!("cannot use `{}` as the workspace", path.display())).with_source(source)
+                Error::new(Kind::Usage, format!("cannot use `{}` as the workspace", path.display()))
+                    .with_source(source)
             })?,
             None => std::env::current_dir().unwrap_or_default(),
         };
@@ -45,13 +46,19 @@ fn direct(state: &StateDir, start: &Path, pod: &str) -> Option<(PodDir, LinkReco
     names.map(|name| state.pod(&name)).find_map(|pod| pod.record().ok().map(|record| (pod, record)))
 }
 
-fn choose(wanted: Option<&str>, start: &Path, pods: Vec<(PodDir, LinkRecord)>) -> Result<(PodDir, LinkRecord)> {
+fn choose(
+    wanted: Option<&str>,
+    start: &Path,
+    pods: Vec<(PodDir, LinkRecord)>,
+) -> Result<(PodDir, LinkRecord)> {
     // The nearest directory upwards that has pods is the workspace.
-    let workspace = start.ancestors().find(|above| pods.iter().any(|(_, record)| record.workspace == **above));
+    let workspace =
+        start.ancestors().find(|above| pods.iter().any(|(_, record)| record.workspace == **above));
     let here = || pods.iter().filter(|(_, record)| Some(record.workspace.as_path()) == workspace);
     if let Some(wanted) = wanted {
         let error = Error::new(Kind::NoSuchPod, format!("no pod `{wanted}` in this workspace"));
-        let names = here().map(|(_, record)| record.vertical.as_str()).chain(pods.iter().map(|(pod, _)| pod.name()));
+        let names =
+            here().map(|(_, record)| record.vertical.as_str()).chain(pods.iter().map(|(pod, _)| pod.name()));
         return Err(match nearest(wanted, names) {
             Some(name) => error.hint(format!("did you mean `{name}`?")),
             None => error.hint("`tazpod ls` lists pods, `tazpod up VERTICAL` makes one"),

@@ -23,16 +23,21 @@ pub fn find(given: Option<&Path>) -> Result<PathBuf> {
 
 fn check(path: &Path) -> Result<PathBuf> {
     let unusable = |source| {
-        Error::new(Kind::Usage, format!("cannot use `{}` as the workspace", path.display())).with_source(source)
+        Error::new(Kind::Usage, format!("cannot use `{}` as the workspace", path.display()))
+            .with_source(source)
     };
     let path = fs::canonicalize(path).map_err(unusable)?;
     fs::read_dir(&path).map_err(unusable)?;
     if path.to_str().is_none() {
-        return Err(Error::new(Kind::Usage, format!("the workspace's path `{}` is not UTF-8", path.display()))
-            .hint("engines take no other paths: rename the directory"));
+        return Err(Error::new(
+            Kind::Usage,
+            format!("the workspace's path `{}` is not UTF-8", path.display()),
+        )
+        .hint("engines take no other paths: rename the directory"));
     }
     if path == Path::new("/") {
-        return Err(Error::new(Kind::Usage, "`/` cannot be a workspace").hint("change to a project's directory first"));
+        return Err(Error::new(Kind::Usage, "`/` cannot be a workspace")
+            .hint("change to a project's directory first"));
     }
     Ok(path)
 }

@@ -74,7 +74,10 @@ fn exec_carries_binary_data_both_ways(engine: Engine) {
     assert_eq!(output.stdout.len(), data.len());
     assert!(output.stdout == data, "what came back is what went in");
     // The end of the input arrives, and so does all of the output of a command that ends at once.
-    assert_eq!(world.run_with(&["exec", "--", "wc", "-c"], &data[..1_000_001]).success().stdout.trim(), "1000001");
+    assert_eq!(
+        world.run_with(&["exec", "--", "wc", "-c"], &data[..1_000_001]).success().stdout.trim(),
+        "1000001"
+    );
     for _ in 0..5 {
         assert_eq!(world.sh("head -c 300000 /dev/zero").success().stdout.len(), 300_000);
     }
@@ -213,7 +216,10 @@ fn orphans_are_reaped(engine: Engine) {
 fn a_foreign_image(engine: Engine) {
     let world = World::new(engine);
     world.run(&["up", "--detach", "--image", &foreign_image(engine)]).success();
-    assert_eq!(world.sh("id -u; whoami; echo $HOME; cd && touch x && echo yes").success().stdout, "1000\ntazpod\n/home/tazpod\nyes\n");
+    assert_eq!(
+        world.sh("id -u; whoami; echo $HOME; cd && touch x && echo yes").success().stdout,
+        "1000\ntazpod\n/home/tazpod\nyes\n"
+    );
     world.sh("touch made").success();
     assert_eq!(std::fs::metadata(world.workspace.join("made")).unwrap().uid(), world.caller.uid);
 }

@@ -30,8 +30,9 @@ macro_rules! on_every_engine {
 /// A line of `target/rig/env`. Without a rig a test fails: it does not pass for want of an engine.
 pub fn rig(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/rig/env");
-    let text = fs::read_to_string(&path)
-        .unwrap_or_else(|error| panic!("{}: {error}: start the engines with `scripts/rig up`", path.display()));
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| {
+        panic!("{}: {error}: start the engines with `scripts/rig up`", path.display())
+    });
     let prefix = format!("{name}=");
     let line = text.lines().find_map(|line| line.strip_prefix(&prefix));
     line.unwrap_or_else(|| panic!("no {name} in {}", path.display())).trim_matches(['\'', '"']).to_owned()
@@ -88,7 +89,9 @@ impl Engine {
     pub fn caller(self) -> Caller {
         match self {
             Engine::Docker | Engine::Podman => Caller { uid: 0, gid: 0 },
-            Engine::Rootless => Caller { uid: rig_number("TAZPOD_RIG_UID"), gid: rig_number("TAZPOD_RIG_GID") },
+            Engine::Rootless => {
+                Caller { uid: rig_number("TAZPOD_RIG_UID"), gid: rig_number("TAZPOD_RIG_GID") }
+            }
         }
     }
 }

@@ -210,7 +210,8 @@ impl Engine {
     /// Where it does not answer.
     pub async fn info(&self) -> Result<EngineInfo> {
         // The client's types leave out what tells Podman's rootless service from its rootful one.
-        let (info, version) = tokio::try_join!(raw::get(&self.endpoint, "/info"), raw::get(&self.endpoint, "/version"))?;
+        let (info, version) =
+            tokio::try_join!(raw::get(&self.endpoint, "/info"), raw::get(&self.endpoint, "/version"))?;
         let text = |value: &serde_json::Value, key: &str| {
             value.get(key).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
         };
@@ -219,15 +220,21 @@ impl Engine {
         };
         let options = list(&info, "SecurityOptions");
         let has = |name: &str| {
-            options.iter().filter_map(serde_json::Value::as_str).any(|option| option.split(',').any(|part| part == name))
+            options
+                .iter()
+                .filter_map(serde_json::Value::as_str)
+                .any(|option| option.split(',').any(|part| part == name))
         };
         let number = text(&version, "Version");
         let mut numbers = number.split(['.', '-', '+']).map(|part| part.parse().unwrap_or(0));
         let numbers = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
         Ok(EngineInfo {
             traits: EngineTraits {
-                podman: list(&version, "Components").iter().any(|part| text(part, "Name").starts_with("Podman")),
-                rootless: has("name=rootless") || info.get("Rootless") == Some(&serde_json::Value::Bool(true)),
+                podman: list(&version, "Components")
+                    .iter()
+                    .any(|part| text(part, "Name").starts_with("Podman")),
+                rootless: has("name=rootless")
+                    || info.get("Rootless") == Some(&serde_json::Value::Bool(true)),
                 userns_remap: has("name=userns"),
                 version: numbers,
             },

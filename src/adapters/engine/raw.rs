@@ -49,7 +49,10 @@ pub async fn get(endpoint: &Endpoint, path: &str) -> Result<Value> {
     }
 }
 
-async fn request(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, path: &str) -> Result<Value, BoxError> {
+async fn request(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    path: &str,
+) -> Result<Value, BoxError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let request = Request::get(path).header("Host", "engine").body(Empty::<bytes::Bytes>::new())?;
