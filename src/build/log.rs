@@ -40,23 +40,20 @@ impl BuildLog {
 
     /// Takes one line of a builder's output.
     pub fn line(&mut self, line: &str) {
-        if let Some(step) = Step::parse(line) {
-            if !self.ui.is_verbose() && step.is_work() {
-                self.ui.status(step.describe());
-            }
-            self.step = Some(step);
-            self.tail.clear();
+        let Some(step) = Step::parse(line) else { return self.detail(line) };
+        if !self.ui.is_verbose() && step.is_work() {
+            self.ui.status(step.describe());
         }
-        self.detail(line);
+        self.step = Some(step);
+        self.tail.clear();
+        self.keep(line.trim_end());
     }
 
     /// Takes one line that does not tell of a step.
     pub fn detail(&mut self, line: &str) {
         let line = plain(line);
         let line = line.trim_end();
-        // A full disk must not end a build that may still fit.
-        let _ = writeln!(self.file, "{line}");
-        self.ui.verbose(line);
+        self.keep(line);
         if line.is_empty() {
             return;
         }
@@ -64,6 +61,12 @@ impl BuildLog {
             self.tail.pop_front();
         }
         self.tail.push_back(line.to_owned());
+    }
+
+    fn keep(&mut self, line: &str) {
+        // A full disk must not end a build that may still fit.
+        let _ = writeln!(self.file, "{line}");
+        self.ui.verbose(line);
     }
 
     /// Forgets the last step: what follows is not its output.
@@ -116,6 +119,18 @@ impl Step {
     }
 }
 
+/// A reason of a builder's that names a whole command, without the middle of it.
+pub fn shortened(reason: &str) -> String {
+    let chars: Vec<char> = reason.chars().collect();
+    let (start, end) = (chars.get(..STEP_WIDTH), chars.get(chars.len().saturating_sub(STEP_WIDTH)..));
+    match (start, end) {
+        (Some(start), Some(end)) if chars.len() > 2 * STEP_WIDTH => {
+            start.iter().chain(&['…']).chain(end).collect()
+        }
+        _ => reason.to_owned(),
+    }
+}
+
 /// The line without what terminals obey: colours above all, which Docker puts around stderr.
 fn plain(line: &str) -> String {
     let mut text = String::new();
@@ -152,6 +167,14 @@ mod tests {
     fn long_steps_are_shortened_between_characters() {
         let found = Step::parse(&format!("Step 1/1 : RUN   {}", "ü".repeat(100))).unwrap();
         assert_eq!(found.describe(), format!("[1/1] RUN {}…", "ü".repeat(STEP_WIDTH - 4)));
+    }
+
+    #[test]
+    fn long_reasons_keep_their_beginning_and_end() {
+        assert_eq!(shortened("no such host"), "no such host");
+        let found = shortened(&format!("The command '{}' returned a non-zero code: 7", "x".repeat(500)));
+        assert!(found.starts_with("The command 'xxx") && found.ends_with("x' returned a non-zero code: 7"));
+        assert_eq!(found.chars().count(), 2 * STEP_WIDTH + 1);
     }
 
     #[test]

@@ -370,8 +370,8 @@ impl Builder<'_> {
     fn explain(&self, error: Error, name: &str) -> Error {
         self.log.show_tail();
         let at = self.log.step().map(|step| format!(", at step {step}")).unwrap_or_default();
-        Error::new(error.kind(), format!("the image of `{name}` did not build{at}"))
-            .with_source(error)
+        let reason = log::shortened(&error.to_string());
+        Error::new(error.kind(), format!("the image of `{name}` did not build{at}: {reason}"))
             .hint(format!("the whole output is in `{}`", self.log.path().display()))
     }
 }

@@ -32,8 +32,8 @@ const TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// How much is read at once.
 const CHUNK: usize = 256 * 1024;
 
-/// Packages besides the essential ones: mirrors may speak HTTPS.
-const INCLUDE: &str = "--include=ca-certificates";
+/// Packages besides the essential ones, of which Ubuntu's apt is none. Mirrors may speak HTTPS.
+const INCLUDE: &str = "--include=apt,ca-certificates";
 
 /// What can be bootstrapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
