@@ -84,14 +84,15 @@ fn listen(path: &Path) -> Result<UnixListener> {
 
 /// Ends every process of the pod that this user may signal.
 async fn stop_everything(reaper: &Reaper) {
-    let signal_all = |signal| {
-        // -1 as PID 1: every process of this pid namespace but PID 1 itself. None left is not an error.
-        let _ = rustix::process::kill_process_group(rustix::process::Pid::INIT, signal);
-        reaper.signal_all(signal)
-    };
-    signal_all(Signal::HUP);
-    signal_all(Signal::TERM);
+    for signal in [Signal::HUP, Signal::TERM] {
+        signal_all(signal);
+    }
     if tokio::time::timeout(STOP_GRACE, reaper.no_children()).await.is_err() {
         signal_all(Signal::KILL);
     }
+}
+
+fn signal_all(signal: Signal) {
+    // The group of INIT is kill(2)'s -1: every process but PID 1 itself. None left is not an error.
+    let _ = rustix::process::kill_process_group(rustix::process::Pid::INIT, signal);
 }

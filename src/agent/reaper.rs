@@ -86,13 +86,6 @@ impl Reaper {
             childless.await;
         }
     }
-
-    /// Signals every child that was started here, with its group.
-    pub fn signal_all(&self, signal: Signal) {
-        for pid in self.lock().keys().filter_map(|pid| Pid::from_raw(*pid)) {
-            signal_group(pid, signal);
-        }
-    }
 }
 
 fn exit_code(status: WaitStatus) -> ExitCode {

@@ -305,7 +305,7 @@ impl Attachment {
     /// The client has taken this much output.
     pub fn taken(&self, count: usize) {
         let before = self.backlog.fetch_sub(count, Ordering::Relaxed);
-        if before <= BACKLOG_LIMIT / 2 || before - count <= BACKLOG_LIMIT / 2 {
+        if before > BACKLOG_LIMIT && before.saturating_sub(count) <= BACKLOG_LIMIT {
             self.session.room.notify_one();
         }
         if before == count {
