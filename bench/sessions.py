@@ -33,16 +33,18 @@ def resident_kib(pid):
 
 def read_all(terminals, deadline):
     """Reads until each has shown something."""
-    silent = {terminal.fd: terminal for terminal in terminals}
-    while silent:
-        ready = select.select([terminal.fd for terminal in terminals], [], [], 1)[0]
+    shown = {terminal: b"" for terminal in terminals}
+    while not all(shown.values()):
         if time.monotonic() > deadline:
-            sys.exit(f"{len(silent)} of {len(terminals)} sessions show nothing")
+            sys.exit(f"{list(shown.values()).count(b'')} of {len(terminals)} sessions show nothing")
+        ready = select.select([terminal.fd for terminal in terminals], [], [], 1)[0]
         for terminal in terminals:
-            if terminal.fd in ready and not terminal.read(deadline):
-                sys.exit("a session ended early")
-            if terminal.fd in ready:
-                silent.pop(terminal.fd, None)
+            if terminal.fd not in ready:
+                continue
+            data = terminal.read(deadline)
+            if not data:
+                sys.exit(f"a session ended early: {shown[terminal].decode(errors='replace')}")
+            shown[terminal] += data
 
 
 def main():

@@ -22,6 +22,8 @@ class Terminal:
                 os.execvp(command[0], command)
             finally:
                 os._exit(127)
+        # Held by another command, it would not hang up when it is closed here.
+        os.set_inheritable(self.fd, False)
 
     def read(self, deadline):
         """What it writes next; nothing once it has ended."""

@@ -41,5 +41,3 @@ pub const LINK_DIRECTORY: &str = "TAZPOD_DIRECTORY";
 pub const LINK_TERMINFO: &str = "TAZPOD_TERMINFO";
 /// In a pod: its name.
 pub const TAZPOD_POD: &str = "TAZPOD_POD";
-/// Set in containers by several engines and by us.
-pub const CONTAINER: &str = "container";

@@ -200,7 +200,7 @@ impl PodDir {
     /// # Errors
     /// Where there is none, or it is not one of ours.
     pub fn record(&self) -> Result<LinkRecord> {
-        let path = self.path.join("link.json");
+        let path = self.record_path();
         let text = fs::read(&path).map_err(|source| Error::io("read", &path, source))?;
         serde_json::from_slice(&text)
             .context(Kind::Config, || format!("`{}` is not a link record", path.display()))
@@ -213,19 +213,28 @@ impl PodDir {
     pub fn save_record(&self, record: &LinkRecord) -> Result<()> {
         let text =
             serde_json::to_vec_pretty(record).context(Kind::Failure, || "cannot write a link record")?;
-        files::write_atomically(&self.path.join("link.json"), &text, 0o600)
+        files::write_atomically(&self.record_path(), &text, 0o600)
     }
 
-    /// Removes the directory with its keys.
+    /// Removes the directory with its keys. What a program of the pod left in the mounted directory may belong to
+    /// another id; it stays until it can be removed, and is in nobody's way.
     ///
     /// # Errors
-    /// Where something in it cannot be removed.
+    /// Where the record or a key cannot be removed.
     pub fn remove(&self) -> Result<()> {
-        match fs::remove_dir_all(&self.path) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::io("remove", &self.path, source))
+        for path in [self.record_path(), self.client_key(), self.host_key(), self.known_hosts()] {
+            match fs::remove_file(&path) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io("remove", &path, source));
+                }
+                _ => {}
             }
-            _ => Ok(()),
         }
+        let _ = fs::remove_dir_all(&self.path);
+        Ok(())
+    }
+
+    fn record_path(&self) -> PathBuf {
+        self.path.join("link.json")
     }
 }

@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::Agent;
+use super::boot::ExpectedShare;
 
 /// The subsystem's name (RFC 4250, 4.6.1: local names have an `@`).
 pub const SUBSYSTEM: &str = "control@tazpod";
@@ -46,6 +47,8 @@ pub struct Status {
     pub sessions: Vec<SessionStatus>,
     /// A share that is not mounted as it must be.
     pub missing_share: Option<String>,
+    /// The shares as they must be.
+    pub shares: Vec<ExpectedShare>,
 }
 
 /// A session.
@@ -68,6 +71,7 @@ pub(super) fn answer(agent: &Agent, request: &[u8]) -> Answer {
             build: crate::BUILD.to_owned(),
             sessions: agent.sessions.list().into_iter().map(SessionStatus::from).collect(),
             missing_share: agent.boot.missing_share().map(|path| path.display().to_string()),
+            shares: agent.boot.shares.clone(),
         }),
         Ok(Request::EndSession { name }) if agent.sessions.end(&name) => Answer::Done,
         Ok(Request::EndSession { name }) => Answer::Refused { reason: format!("no session `{name}`") },

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{DumpableBehavior, Signal};
+use rustix::thread::{CapabilitySet, CapabilitySets, clear_ambient_capability_set, set_capabilities};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -50,6 +51,7 @@ pub async fn run() -> Result<u8> {
     // Programs of the same uid must not read keys out of this process.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .context(Kind::Failure, || "cannot close this process to others")?;
+    drop_capabilities().context(Kind::Failure, || "cannot drop capabilities")?;
     let mut terminate = signal(SignalKind::terminate()).context(Kind::Failure, || "cannot handle signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context(Kind::Failure, || "cannot handle signals")?;
     let directory = Path::new(RUN);
@@ -66,6 +68,14 @@ pub async fn run() -> Result<u8> {
     agent.sessions.hang_up();
     stop_everything(&reaper).await;
     Ok(0)
+}
+
+/// Keeps the bounding set, which `sudo` needs, and nothing else: Podman gives an ordinary user's process all of a pod's
+/// capabilities as ambient ones, capabilities(7), under which it would pass every permission check.
+fn drop_capabilities() -> rustix::io::Result<()> {
+    let none = CapabilitySet::empty();
+    clear_ambient_capability_set()?;
+    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
 }
 
 fn listen(path: &Path) -> Result<UnixListener> {

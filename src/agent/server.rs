@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -17,7 +17,7 @@ use russh::{
     SshId,
 };
 use tokio::net::UnixListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::Agent;
 use super::command::{self, Request};
@@ -69,29 +69,36 @@ pub async fn serve(listener: UnixListener, agent: Arc<Agent>) -> Result<()> {
                 continue;
             }
         };
-        let known = Arc::new(AtomicBool::new(false));
+        let Ok(closer) = stream.as_fd().try_clone_to_owned() else { continue };
+        let known = Arc::new(Notify::new());
         let connection = Connection {
             agent: Arc::clone(&agent),
             client_key: client_key.clone(),
+            stranger: Some(stranger),
             known: Arc::clone(&known),
             listeners: Arc::default(),
         };
         let config = Arc::clone(&config);
         tokio::spawn(async move {
-            let Ok(session) = russh::server::run_stream(config, Unblocked::new(stream), connection).await
-            else {
-                return;
+            // How a connection ends is its client's to know.
+            let session = async {
+                if let Ok(session) =
+                    russh::server::run_stream(config, Unblocked::new(stream), connection).await
+                {
+                    let _ = session.await;
+                }
             };
             tokio::pin!(session);
-            let finished = tokio::select! {
-                result = &mut session => Some(result),
-                () = tokio::time::sleep(LOGIN_GRACE) => None,
-            };
-            drop(stranger);
-            if finished.is_none() && known.load(Ordering::Relaxed) {
-                // How a connection ends is its client's to know.
-                let _ = session.await;
+            tokio::select! {
+                () = &mut session => return,
+                () = known.notified() => {}
+                () = tokio::time::sleep(LOGIN_GRACE) => {
+                    // The session runs in a task of russh's own: it ends when its stream does.
+                    let _ = rustix::net::shutdown(&closer, rustix::net::Shutdown::Both);
+                }
             }
+            drop(closer);
+            session.await;
         });
     }
 }
@@ -99,7 +106,9 @@ pub async fn serve(listener: UnixListener, agent: Arc<Agent>) -> Result<()> {
 struct Connection {
     agent: Arc<Agent>,
     client_key: PublicKey,
-    known: Arc<AtomicBool>,
+    /// Its place among those who have not proved who they are.
+    stranger: Option<OwnedSemaphorePermit>,
+    known: Arc<Notify>,
     listeners: Arc<Listeners>,
 }
 
@@ -125,7 +134,8 @@ impl Handler for Connection {
     }
 
     async fn auth_succeeded(&mut self, _: &mut Session) -> Result<(), Self::Error> {
-        self.known.store(true, Ordering::Relaxed);
+        self.stranger = None;
+        self.known.notify_one();
         Ok(())
     }
 
@@ -360,6 +370,9 @@ async fn serve_subsystem(
     name: &str,
 ) -> Result<(), russh::Error> {
     if name == "sftp" {
+        if not_ready(&agent).is_some() {
+            return channel.close().await;
+        }
         let id = channel.id();
         let served = sftp::serve(channel.into_stream(), agent.user.home.clone()).await;
         // Without a status scp reports a failure; a client that has gone needs none.

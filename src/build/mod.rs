@@ -26,7 +26,7 @@ pub use plan::{Reason, Step};
 /// What the tree of verticals stands on, where a registry is in reach.
 const ROOT_IMAGE: &str = "docker.io/library/ubuntu:24.04";
 /// The agent's path in images of the catalog.
-const AGENT_PATH: &str = "/home/tazpod/.local/bin/tazpod";
+const AGENT_PATH: &str = "/usr/local/bin/tazpod";
 /// The name of images that are not verified yet.
 const TEMPORARY: &str = "localhost/tazpod-build";
 /// How long a registry may take to answer at all.

@@ -17,6 +17,7 @@ impl Args {
     /// Removes it.
     pub async fn run(self, context: &Context) -> Result<()> {
         for Found { engine, pod, summary } in stop::find(context, &self.pod, self.all).await? {
+            let _lock = stop::lock(context, &pod).await?;
             let _step = context.ui.step(format!("removing {}", pod.name()));
             if let Some(summary) = summary {
                 engine.stop(&summary.name, stop::GRACE).await?;

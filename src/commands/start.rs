@@ -18,12 +18,7 @@ impl Args {
     pub async fn run(self, context: &Context) -> Result<()> {
         for Found { engine, pod, summary } in stop::find(context, &self.pod, false).await? {
             let summary = summary.ok_or_else(|| stop::gone(&pod))?;
-            let _lock = context
-                .state()?
-                .lock(pod.name(), || {
-                    context.ui.status(format!("waiting for another tazpod at work on {}", pod.name()))
-                })
-                .await?;
+            let _lock = stop::lock(context, &pod).await?;
             if summary.is_running() {
                 return Err(Error::new(Kind::Failure, format!("`{}` runs already", pod.name()))
                     .hint("`tazpod attach` enters it"));

@@ -8,6 +8,7 @@ use super::up::spec_of;
 use crate::agent::control::{self, Answer, Request};
 use crate::context::Context;
 use crate::error::Result;
+use crate::pod::ownership::Ownership;
 use crate::pod::spec::label;
 use crate::pod::target::PodArgs;
 
@@ -31,7 +32,7 @@ struct Report {
     engine: String,
     state: String,
     image: String,
-    ownership: Option<String>,
+    ownership: Option<Ownership>,
     /// Build of the running agent.
     agent: Option<String>,
     /// Why the agent does not answer.
@@ -60,9 +61,7 @@ impl Args {
                 engine: engine.endpoint().to_string(),
                 state: summary.state.clone(),
                 image: summary.image.clone(),
-                ownership: spec_of(&summary)
-                    .ok()
-                    .and_then(|spec| serde_json::to_string(&spec.ownership).ok()),
+                ownership: spec_of(&summary).ok().map(|spec| spec.ownership),
                 agent: None,
                 problem: None,
                 sessions: Vec::new(),

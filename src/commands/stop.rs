@@ -22,12 +22,19 @@ impl Args {
     pub async fn run(self, context: &Context) -> Result<()> {
         for Found { engine, pod, summary } in find(context, &self.pod, false).await? {
             let summary = summary.ok_or_else(|| gone(&pod))?;
+            let _lock = lock(context, &pod).await?;
             let _step = context.ui.step(format!("stopping {}", pod.name()));
             engine.stop(&summary.name, GRACE).await?;
             context.ui.status(format!("stopped {}", pod.name()));
         }
         Ok(())
     }
+}
+
+/// One tazpod at a time works on a pod.
+pub async fn lock(context: &Context, pod: &PodDir) -> Result<std::fs::File> {
+    let waiting = || context.ui.status(format!("waiting for another tazpod at work on {}", pod.name()));
+    context.state()?.lock(pod.name(), waiting).await
 }
 
 /// A pod by record, container, or both.

@@ -1,3 +1,4 @@
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -6,6 +7,7 @@ use super::attach;
 use crate::adapters::engine::{Engine, EngineInfo, Image, PodSummary};
 use crate::adapters::state::PodDir;
 use crate::adapters::terminal;
+use crate::agent::control::{Answer, Request};
 use crate::build::PullPolicy;
 use crate::catalog::{Catalog, Vertical};
 use crate::config::ProjectConfig;
@@ -147,7 +149,7 @@ impl Args {
                         Kind::Failure,
                         format!("`{}` runs, but its agent does not know this machine", found.name),
                     )
-                    .hint("`tazpod stop` and `tazpod start` give it new keys; running programs end"));
+                    .hint("`tazpod stop` and `tazpod start` introduce it again; running programs end"));
                 }
                 context.ui.status(format!("starting {}", found.name));
                 let image = found.label(label::IMAGE).to_owned();
@@ -354,13 +356,22 @@ async fn is_served(plan: &Plan, spec: &Spec) -> bool {
 async fn remount(context: &Context, plan: &Plan, found: &PodSummary, spec: &Spec) -> Result<()> {
     let record = plan.pod.record()?;
     let link = Link::open(&plan.pod, &record, || Ok(plan.engine.clone())).await?;
-    let missing = match link.control(&crate::agent::control::Request::Status).await? {
-        crate::agent::control::Answer::Status(status) => status.missing_share,
-        _ => None,
-    };
+    let Answer::Status(status) = link.control(&Request::Status).await? else { return Ok(()) };
+    for share in &spec.shares {
+        let inode = std::fs::metadata(&share.source).map(|found| (found.dev(), found.ino())).ok();
+        let expected = status.shares.iter().find(|expected| expected.target == share.target);
+        if expected.is_some_and(|expected| expected.inode.is_some() && expected.inode != inode) {
+            context.ui.warn(format!(
+                "`{}` is not the directory that it was when the pod started; the pod still has the old one",
+                share.source.display()
+            ));
+            context.ui.hint("`tazpod stop` and `tazpod up` mount the new one; running programs end");
+        }
+    }
+    let missing = status.missing_share;
     if let Some(missing) = missing {
         context.ui.status(format!("mounting {missing} again"));
-        launch::mount(&plan.engine, spec, found.label(label::IMAGE)).await?;
+        launch::mount(context, &plan.engine, spec, found.label(label::IMAGE)).await?;
     }
     Ok(())
 }

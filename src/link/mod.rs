@@ -142,7 +142,7 @@ impl Link {
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await {
             Ok(Ok(Some(handle))) => Ok(Link { handle }),
             Ok(Ok(None)) => Err(failed().hint(
-                "it does not know this machine's key: `tazpod stop` and `tazpod start` give it a new one",
+                "it does not know this machine's key: `tazpod stop` and `tazpod start` introduce it again",
             )),
             Ok(Err(russh::Error::UnknownKey)) => Err(Error::new(
                 Kind::Failure,

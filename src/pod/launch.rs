@@ -92,7 +92,11 @@ pub fn choose_agent(image: &Image, same_kernel: bool) -> Result<AgentSource> {
         return Ok(AgentSource::Upload);
     }
     let program = std::env::current_exe().context(Kind::Failure, || "cannot find this program's own file")?;
-    Ok(AgentSource::Mount(program))
+    // Replaced while it runs, by an upgrade: Podman would make a directory of that name.
+    match program.metadata() {
+        Ok(_) => Ok(AgentSource::Mount(program)),
+        Err(source) => Err(Error::io("find this program at", &program, source).hint("run it again")),
+    }
 }
 
 /// Creates the container of a specification, complete but not started. Undone if what follows fails.
@@ -151,20 +155,20 @@ pub async fn start(
     wait_for_agent(engine, spec, pod, &record).await?;
     drop(step);
     let _step = context.ui.step("mounting the workspace");
-    mount(engine, spec, image_id).await
+    mount(context, engine, spec, image_id).await
 }
 
 /// Mounts the workspace into the running pod, where its ownership takes that.
 ///
 /// # Errors
 /// Where the pod does not run or the file system refuses.
-pub async fn mount(engine: &Engine, spec: &Spec, image_id: &str) -> Result<()> {
+pub async fn mount(context: &Context, engine: &Engine, spec: &Spec, image_id: &str) -> Result<()> {
     let Ownership::Idmap(ids) = spec.ownership else { return Ok(()) };
     let gone = || Error::new(Kind::NoSuchPod, format!("`{}` does not run any more", spec.name));
     let (state, _) =
         engine.container(&spec.name).await?.filter(|(state, _)| state.running).ok_or_else(gone)?;
     let pod = RunningPod { id: &state.id, pid: state.pid, image: image_id, agent: &spec.agent };
-    idmap::mount(engine, pod, &spec.shares, ids).await
+    idmap::mount(context, engine, pod, &spec.shares, ids).await
 }
 
 async fn deliver_boot(engine: &Engine, spec: &Spec, pod: &PodDir, keys: &Keys) -> Result<()> {
@@ -315,7 +319,7 @@ impl Archive {
     }
 }
 
-/// The same archive with what uid 1000 owns given to another.
+/// The same archive with all that is in it given to another.
 fn chown_archive(tar: &[u8], owner: Ids) -> Result<Vec<u8>> {
     let bad = || "cannot read the home of the image's user";
     let mut archive = tar::Archive::new(tar);

@@ -68,16 +68,30 @@ pub fn shares(workspace: &Path) -> Shares {
 }
 
 /// gitrepository-layout(5): `.git` as a file names the worktree's own directory, whose `commondir` names the
-/// repository.
+/// repository. Anybody can write such a file, a program in the pod too: only a repository that itself names this
+/// workspace is taken for its own.
 fn git_common_directory(workspace: &Path) -> Option<PathBuf> {
     let pointer = fs::read_to_string(workspace.join(".git")).ok()?;
     let own = workspace.join(pointer.strip_prefix("gitdir:")?.trim());
     let Ok(own) = fs::canonicalize(&own) else { return Some(own) };
-    let common = match fs::read_to_string(own.join("commondir")) {
-        Ok(common) => own.join(common.trim()),
-        Err(_) => own,
+    let read = |name: &str| fs::read_to_string(own.join(name)).ok().map(|text| own.join(text.trim()));
+    let same = |one: PathBuf, other: &Path| fs::canonicalize(one).ok() == fs::canonicalize(other).ok();
+    let (common, claims) = match read("commondir") {
+        Some(common) => (common, same(read("gitdir")?, &workspace.join(".git"))),
+        // A submodule, whose configuration names its worktree.
+        None => (own.clone(), same(own.join(configured_worktree(&own)?), workspace)),
     };
-    Some(fs::canonicalize(&common).unwrap_or(common))
+    let common = fs::canonicalize(common).ok()?;
+    let is_repository = ["HEAD", "objects", "refs"].iter().all(|name| common.join(name).exists());
+    (claims && is_repository).then_some(common)
+}
+
+fn configured_worktree(repository: &Path) -> Option<String> {
+    let config = fs::read_to_string(repository.join("config")).ok()?;
+    let value = config
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("worktree")?.trim_start().strip_prefix('='))?;
+    Some(value.trim().trim_matches('"').to_owned())
 }
 
 #[cfg(test)]
@@ -95,12 +109,34 @@ mod tests {
         assert_eq!(shares(&workspace).shares.len(), 1);
         fs::write(workspace.join(".git"), format!("gitdir: {}\n", git.display())).unwrap();
         fs::write(git.join("commondir"), "../..\n").unwrap();
-        let found = shares(&workspace);
         let common = root.join("main/.git");
+        assert_eq!(shares(&workspace).shares.len(), 1, "not yet a repository that names this workspace");
+        for name in ["HEAD", "objects", "refs"] {
+            fs::write(common.join(name), "").unwrap();
+        }
+        fs::write(git.join("gitdir"), format!("{}\n", root.join("other/.git").display())).unwrap();
+        assert_eq!(shares(&workspace).shares.len(), 1, "it names another");
+        fs::write(git.join("gitdir"), format!("{}\n", workspace.join(".git").display())).unwrap();
+        let found = shares(&workspace);
         assert_eq!(found.shares.get(1), Some(&Share { source: common.clone(), target: common.clone() }));
         assert_eq!(found.missing, None);
         fs::remove_dir_all(root.join("main")).unwrap();
         assert_eq!(shares(&workspace).missing, Some(git));
+    }
+
+    #[test]
+    fn a_submodule_brings_its_repository() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(directory.path()).unwrap();
+        let (module, workspace) = (root.join(".git/modules/m"), root.join("m"));
+        fs::create_dir_all(&workspace).unwrap();
+        for name in ["HEAD", "objects", "refs"] {
+            fs::create_dir_all(module.join(name)).unwrap();
+        }
+        fs::write(workspace.join(".git"), "gitdir: ../.git/modules/m\n").unwrap();
+        assert_eq!(shares(&workspace).shares.len(), 1);
+        fs::write(module.join("config"), "[core]\n\tworktree = ../../../m\n").unwrap();
+        assert_eq!(shares(&workspace).shares.get(1).map(|share| share.source.clone()), Some(module));
     }
 
     #[test]

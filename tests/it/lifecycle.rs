@@ -18,6 +18,10 @@ on_every_engine!(
     dry_run_changes_nothing,
     orphans_are_reaped,
     a_foreign_image,
+    no_capabilities_without_sudo,
+    strangers_do_not_lock_the_owner_out,
+    a_replaced_workspace_is_noticed,
+    down_works_whatever_the_pod_left_behind,
     the_link_over_exec,
 );
 
@@ -242,4 +246,62 @@ fn the_link_over_exec(engine: Engine) {
     world.run(&["stop"]).success();
     world.run(&["start"]).success();
     world.sh("true").success();
+}
+
+fn no_capabilities_without_sudo(engine: Engine) {
+    let world = World::up(engine);
+    let status = world.sh("grep -E '^Cap(Inh|Prm|Eff|Amb)' /proc/self/status").success().stdout;
+    for line in status.lines() {
+        assert!(line.ends_with("0000000000000000"), "{status}");
+    }
+    world.sh("echo x > /etc/x").failure(2, "Permission denied");
+    assert_eq!(world.sh("sudo id -u").success().stdout, "0\n");
+}
+
+fn strangers_do_not_lock_the_owner_out(engine: Engine) {
+    let world = World::up(engine);
+    let socket = world.state.join("pods").join(world.pod()).join("run/agent.sock");
+    let silent: Vec<_> = (0..20).map(|_| std::os::unix::net::UnixStream::connect(&socket).unwrap()).collect();
+    for _ in 0..3 {
+        let commands: Vec<_> = (0..15)
+            .map(|_| {
+                world
+                    .command(&crate::rig::program().to_string_lossy(), &["exec", "--", "true"])
+                    .spawn()
+                    .unwrap()
+            })
+            .collect();
+        for mut command in commands {
+            assert!(command.wait().unwrap().success());
+        }
+    }
+    drop(silent);
+}
+
+fn a_replaced_workspace_is_noticed(engine: Engine) {
+    let world = World::up(engine);
+    let old = world.directory.join("old");
+    std::fs::rename(&world.workspace, &old).unwrap();
+    std::fs::create_dir(&world.workspace).unwrap();
+    std::os::unix::fs::chown(&world.workspace, Some(world.caller.uid), Some(world.caller.gid)).unwrap();
+    let done = world.run(&["up", "--detach"]).success();
+    assert!(done.stderr.contains("still has the old one"), "{}", done.stderr);
+    world.run(&["stop"]).success();
+    world.run(&["up", "--detach"]).success();
+    world.sh("touch new").success();
+    assert!(world.workspace.join("new").exists());
+}
+
+fn down_works_whatever_the_pod_left_behind(engine: Engine) {
+    let world = World::up(engine);
+    world
+        .sh("mkdir -p /run/tazpod/x/y && chmod 0 /run/tazpod/x/y && ln -s /etc/passwd /run/tazpod/z")
+        .success();
+    world.run(&["up", "--detach", "--recreate"]).success();
+    world.sh("mkdir -p /run/tazpod/x/y").success();
+    world.run(&["stop"]).success();
+    world.run(&["start"]).success();
+    world.sh("true").success();
+    world.run(&["down"]).success();
+    world.run(&["status"]).failure(6, "no pod");
 }

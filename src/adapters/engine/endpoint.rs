@@ -79,8 +79,11 @@ fn podman_sockets() -> Vec<PathBuf> {
     found
 }
 
+/// The first that this user may use, else the first that is there, whose error says why not.
 fn first_existing(candidates: &[PathBuf]) -> Option<Endpoint> {
-    candidates.iter().find(|path| path.exists()).cloned().map(Endpoint::Unix)
+    let usable = |path: &&PathBuf| rustix::fs::access(path.as_path(), rustix::fs::Access::WRITE_OK).is_ok();
+    let found = candidates.iter().find(usable).or_else(|| candidates.iter().find(|path| path.exists()));
+    found.cloned().map(Endpoint::Unix)
 }
 
 fn no_engine(tried: &[PathBuf]) -> Error {

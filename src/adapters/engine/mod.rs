@@ -562,16 +562,7 @@ impl Engine {
             .map_err(|source| self.failed(format!("cannot write to `{directory}` of `{name}`"), source))
     }
 
-    /// Runs a helper container to its end, without network, and removes it. Returns its exit code and what it said.
-    ///
-    /// # Errors
-    /// Where the engine refuses.
-    pub async fn run_helper(&self, helper: &Helper) -> Result<(i64, String)> {
-        let id = self.create_helper(helper).await?;
-        self.finish_helper(&id).await
-    }
-
-    /// As [`Engine::run_helper`], for a helper container that is there and did not start yet.
+    /// Runs a helper container to its end and removes it. Returns its exit code and what it said.
     ///
     /// # Errors
     /// Where the engine refuses.
@@ -626,14 +617,6 @@ impl Engine {
             .await
             .map_err(|source| self.failed("cannot create a helper container", source))?;
         Ok(created.id)
-    }
-
-    /// Containers that helpers left behind, if a tazpod was killed: removed by whoever finds them.
-    ///
-    /// # Errors
-    /// Where the engine does not answer.
-    pub async fn helpers(&self) -> Result<Vec<PodSummary>> {
-        self.pods(&[("io.tazpod.helper", "true")]).await
     }
 
     /// The pods of a workspace.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Mapping, Process, Source, mount_in};
 use crate::adapters::engine::{Endpoint, Engine, Helper};
+use crate::context::Context as CommandContext;
 use crate::error::{Context, Error, Kind, Result};
 use crate::pod::ownership::Ids;
 use crate::pod::spec::{AgentSource, Share};
@@ -69,7 +70,13 @@ impl From<Failure> for Error {
 ///
 /// # Errors
 /// As [`mount_in`]; [`Kind::Engine`] where the engine refuses the helper, or is not on this machine.
-pub async fn mount(engine: &Engine, pod: RunningPod<'_>, shares: &[Share], ids: Ids) -> Result<()> {
+pub async fn mount(
+    context: &CommandContext,
+    engine: &Engine,
+    pod: RunningPod<'_>,
+    shares: &[Share],
+    ids: Ids,
+) -> Result<()> {
     if let Endpoint::Http(address) = engine.endpoint() {
         return Err(Error::new(
             Kind::Engine,
@@ -87,7 +94,7 @@ pub async fn mount(engine: &Engine, pod: RunningPod<'_>, shares: &[Share], ids: 
         .collect::<Result<Vec<_>>>()?;
     match reachable(pod) {
         Some(process) => mount_in(&process, &mappings, ids),
-        None => mount_by_helper(engine, pod, shares, ids).await,
+        None => mount_by_helper(context, engine, pod, shares, ids).await,
     }
 }
 
@@ -100,7 +107,13 @@ fn reachable(pod: RunningPod<'_>) -> Option<Process> {
     Process::open(Path::new(&format!("/proc/{}", pod.pid))).ok().filter(|process| process.is_in(pod.id))
 }
 
-async fn mount_by_helper(engine: &Engine, pod: RunningPod<'_>, shares: &[Share], ids: Ids) -> Result<()> {
+async fn mount_by_helper(
+    context: &CommandContext,
+    engine: &Engine,
+    pod: RunningPod<'_>,
+    shares: &[Share],
+    ids: Ids,
+) -> Result<()> {
     let directory = unguessable_directory().context(Kind::Failure, || "cannot read random numbers")?;
     let agent = format!("{directory}/tazpod");
     let mut command = vec![
@@ -130,7 +143,15 @@ async fn mount_by_helper(engine: &Engine, pod: RunningPod<'_>, shares: &[Share],
         binds,
         pid_mode: Some(format!("container:{}", pod.id)),
     };
-    match engine.run_helper(&helper).await? {
+    let id = engine.create_helper(&helper).await?;
+    let (cleaner, name) = (engine.clone(), id.clone());
+    let armed = context.arm(async move {
+        // The failure that led here is the one to report.
+        let _ = cleaner.remove(&name).await;
+    });
+    let finished = engine.finish_helper(&id).await?;
+    context.disarm(armed);
+    match finished {
         (0, _) => Ok(()),
         (code, output) => Err(match serde_json::from_str::<Failure>(&output) {
             Ok(failure) => failure.into(),
