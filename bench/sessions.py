@@ -10,7 +10,8 @@ import time
 
 from terminals import Terminal
 
-PATIENCE = 180
+PATIENCE = 60
+SETTLING = 20
 
 
 def arguments():
@@ -32,45 +33,46 @@ def resident_kib(pid):
 
 
 def read_all(terminals, deadline):
-    """Reads until each has shown something."""
+    """Reads until each has shown something or ended; what those that ended said."""
     shown = {terminal: b"" for terminal in terminals}
-    while not all(shown.values()):
-        if time.monotonic() > deadline:
-            sys.exit(f"{list(shown.values()).count(b'')} of {len(terminals)} sessions show nothing")
-        ready = select.select([terminal.fd for terminal in terminals], [], [], 1)[0]
-        for terminal in terminals:
-            if terminal.fd not in ready:
-                continue
-            data = terminal.read(deadline)
-            if not data:
-                sys.exit(f"a session ended early: {shown[terminal].decode(errors='replace')}")
-            shown[terminal] += data
+    ended = []
+    while shown.keys() - ended and not all(shown.values()) and time.monotonic() < deadline:
+        waiting = [terminal for terminal in terminals if terminal not in ended]
+        ready = select.select([terminal.fd for terminal in waiting], [], [], 1)[0]
+        for terminal in waiting:
+            if terminal.fd in ready:
+                data = terminal.read(deadline)
+                shown[terminal] += data
+                if not data:
+                    ended.append(terminal)
+    return sorted({shown[terminal].decode(errors="replace") for terminal in ended})
+
+
+def count_sessions(pod, names, clients):
+    """The sessions of these names that have so many clients, once that is all of them or patience ends."""
+    deadline = time.monotonic() + SETTLING
+    while True:
+        found = [session for session in status(pod) if session["name"] in names and session["clients"] == clients]
+        if len(found) == len(names) or time.monotonic() > deadline:
+            return len(found)
+        time.sleep(0.1)
 
 
 def main():
     wanted = arguments()
-    started = time.monotonic()
-    deadline = started + PATIENCE
+    names = {f"s{number}" for number in range(wanted.count)}
     before = resident_kib(wanted.agent)
-    names = [f"s{number}" for number in range(wanted.count)]
-    terminals = [Terminal(["tazpod", "attach", wanted.pod, "--session", name]) for name in names]
-    read_all(terminals, deadline)
+    started = time.monotonic()
+    terminals = [Terminal(["tazpod", "attach", wanted.pod, "--session", name]) for name in sorted(names)]
+    ended = read_all(terminals, started + PATIENCE)
     seconds = time.monotonic() - started
-    # Shells go on to their prompts meanwhile.
-    while True:
-        listed = [session for session in status(wanted.pod) if session["name"] in names]
-        attached = sum(session["clients"] == 1 for session in listed)
-        if attached == wanted.count or time.monotonic() > deadline:
-            break
+    attached = count_sessions(wanted.pod, names, clients=1)
     with_clients = resident_kib(wanted.agent)
     for terminal in terminals:
-        terminal.close(deadline)
-    while True:
-        kept = [session for session in status(wanted.pod) if session["name"] in names and session["clients"] == 0]
-        if len(kept) == wanted.count or time.monotonic() > deadline:
-            break
-    json.dump({"count": wanted.count, "listed": len(listed), "attached": attached, "kept": len(kept),
-               "seconds": seconds, "rss_before_kib": before, "rss_attached_kib": with_clients,
+        terminal.close(time.monotonic() + SETTLING)
+    kept = count_sessions(wanted.pod, names, clients=0)
+    json.dump({"count": wanted.count, "attached": attached, "kept": kept, "ended": ended, "seconds": seconds,
+               "rss_before_kib": before, "rss_attached_kib": with_clients,
                "rss_kept_kib": resident_kib(wanted.agent)}, sys.stdout)
 
 
