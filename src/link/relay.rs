@@ -1,6 +1,7 @@
 //! A channel's streams to the caller's: a command with or without a terminal, and a session.
 
 use std::io;
+use std::time::Instant;
 
 use russh::client::Msg;
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
@@ -113,7 +114,7 @@ pub async fn session(channel: Channel<Msg>, mut detector: Detector) -> Result<Le
     let input = async {
         // The end of the input is the end of the terminal.
         while let Some(data) = stdin.recv().await {
-            let typed = detector.scan(&data);
+            let typed = detector.scan(&data, Instant::now());
             writing.data_bytes(typed.input).await.map_err(lost)?;
             if typed.detached {
                 break;
