@@ -54,7 +54,7 @@ pub enum Command {
 impl Command {
     /// Whether the command itself decides what signals do.
     pub fn handles_signals(&self) -> bool {
-        matches!(self, Command::Exec(_) | Command::Agent(_))
+        matches!(self, Command::Exec(_) | Command::Agent(_) | Command::Proxy(_))
     }
 
     /// Runs it; the number is the exit code of the process.

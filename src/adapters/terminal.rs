@@ -3,7 +3,10 @@
 use std::cell::RefCell;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use base64::Engine as _;
 use bytes::Bytes;
@@ -74,7 +77,8 @@ impl Drop for RawMode {
         let model = self.model.borrow();
         let screen = model.screen();
         let fresh = vt100::Parser::default();
-        let mut undo = String::from("\x1b[m");
+        // What was dropped may have ended amid a sequence: CAN ends that.
+        let mut undo = String::from("\x18\x1b[m");
         if screen.alternate_screen() {
             undo.push_str("\x1b[?1049l");
         }
@@ -150,10 +154,22 @@ pub fn stdin() -> mpsc::Receiver<Bytes> {
 }
 
 /// A stream of the process, written by a thread of its own, so that a reader that stops stops only this stream.
+/// Dropping it drops what is not yet written.
 #[derive(Debug)]
 pub struct Output {
     queue: mpsc::Sender<Bytes>,
     finished: oneshot::Receiver<io::Result<()>>,
+    /// Dropped last: what is not written by then is not to be written.
+    _abandoned: Abandoned,
+}
+
+#[derive(Debug)]
+struct Abandoned(Arc<AtomicBool>);
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Output {
@@ -161,9 +177,14 @@ impl Output {
     pub fn new(mut stream: impl Write + Send + 'static) -> Output {
         let (queue, mut waiting) = mpsc::channel::<Bytes>(64);
         let (done, finished) = oneshot::channel();
+        let abandoned = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&abandoned);
         thread::spawn(move || {
             let mut result = Ok(());
             while let Some(data) = waiting.blocking_recv() {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
                 result = stream.write_all(&data).and_then(|()| stream.flush());
                 if result.is_err() {
                     break;
@@ -172,7 +193,7 @@ impl Output {
             // Whoever asked may have gone.
             let _ = done.send(result);
         });
-        Output { queue, finished }
+        Output { queue, finished, _abandoned: Abandoned(abandoned) }
     }
 
     /// Queues data; waits while much is waiting. False once the reader has gone.
@@ -180,10 +201,10 @@ impl Output {
         self.queue.send(data).await.is_ok()
     }
 
-    /// Waits until everything is written.
-    pub async fn finish(self) {
+    /// Waits until everything is written, or, past `patience`, drops what is not.
+    pub async fn finish(self, patience: Duration) {
         drop(self.queue);
         // Whether it arrived was told by `write`.
-        let _ = self.finished.await;
+        let _ = tokio::time::timeout(patience, self.finished).await;
     }
 }

@@ -1,4 +1,5 @@
 use std::io;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -54,7 +55,7 @@ impl Args {
                 },
             }
         };
-        stdout.finish().await;
+        stdout.finish(Duration::MAX).await;
         copied.context(Kind::Failure, || format!("the connection to `{}` is lost", pod.name()))
     }
 }

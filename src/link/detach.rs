@@ -1,5 +1,7 @@
 //! The detach sequence: keys that leave a session without ending it.
 
+use std::time::{Duration, Instant};
+
 use crate::error::{Error, Kind, Result};
 
 /// OpenSSH's own habit, one letter changed by nobody: at the start of a line, `~.`.
@@ -8,16 +10,29 @@ pub const DEFAULT: &str = "enter ~ .";
 /// What arrives at once beyond this was pasted, not typed; in it nothing is looked for.
 const TYPED_AT_MOST: usize = 8;
 
+/// Several keys at once this soon after a paste are the rest of it: a terminal gives a paste in pieces of any size.
+const PASTE_GAP: Duration = Duration::from_millis(50);
+
+/// The marks of a bracketed paste.
+const PASTE_START: u64 = u64::from_be_bytes(*b"\0\0\x1b[200~");
+const PASTE_END: u64 = u64::from_be_bytes(*b"\0\0\x1b[201~");
+const PASTE_MARK: u64 = (1 << 48) - 1;
+
 /// Finds the sequence in what is typed.
 ///
 /// As OpenSSH does it, keys of a sequence that may become complete are held back, all but a leading Enter; if it does
 /// not become complete they go through after all.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Detector {
     keys: Vec<Vec<u8>>,
     matched: usize,
     held: Vec<u8>,
+    /// Between the marks of a bracketed paste.
     pasting: bool,
+    /// The last bytes, in which the marks are looked for: a mark may arrive in pieces too.
+    tail: u64,
+    /// When more came at once than is typed.
+    pasted: Option<Instant>,
 }
 
 /// What is to be done with what was typed.
@@ -37,7 +52,7 @@ impl Detector {
     /// [`Kind::Config`] where a key is not one, or a sequence of one plain key would take it from the user.
     pub fn parse(text: &str) -> Result<Detector> {
         if text == "none" {
-            return Ok(Detector { keys: Vec::new(), matched: 0, held: Vec::new(), pasting: false });
+            return Ok(Detector::default());
         }
         let wrong = |reason: String| {
             Err(Error::new(Kind::Config, format!("`{text}` is not a detach sequence: {reason}"))
@@ -55,30 +70,30 @@ impl Detector {
             [only] if only.iter().all(|byte| *byte >= b' ') => {
                 wrong("one plain key could not be typed any more".into())
             }
-            _ => Ok(Detector { keys, matched: 0, held: Vec::new(), pasting: false }),
+            _ => Ok(Detector { keys, ..Detector::default() }),
         }
     }
 
     /// Takes in what was read from the terminal at once.
-    pub fn scan(&mut self, typed: &[u8]) -> Typed {
-        const PASTE_START: &[u8] = b"\x1b[200~";
-        const PASTE_END: &[u8] = b"\x1b[201~";
-        let contains = |needle: &[u8]| typed.windows(needle.len()).any(|window| window == needle);
+    pub fn scan(&mut self, typed: &[u8], now: Instant) -> Typed {
+        if typed.len() > TYPED_AT_MOST {
+            self.pasted = Some(now);
+        }
+        let burst = typed.len() > 1
+            && self.pasted.is_some_and(|pasted| now.saturating_duration_since(pasted) < PASTE_GAP);
         let mut input = Vec::new();
-        if contains(PASTE_START) {
-            self.pasting = true;
-        }
-        if self.pasting || typed.len() > TYPED_AT_MOST {
-            self.pasting = self.pasting && !contains(PASTE_END);
-            self.give_up(&mut input);
-            input.extend_from_slice(typed);
-            return Typed { input, detached: false };
-        }
         for &byte in typed {
-            if !self.expects(byte) {
+            let was_pasting = self.pasting;
+            self.tail = (self.tail << 8 | u64::from(byte)) & PASTE_MARK;
+            match self.tail {
+                PASTE_START => self.pasting = true,
+                PASTE_END => self.pasting = false,
+                _ => {}
+            }
+            if burst || was_pasting || !self.expects(byte) {
                 self.give_up(&mut input);
             }
-            if !self.expects(byte) {
+            if burst || was_pasting || !self.expects(byte) {
                 input.push(byte);
                 continue;
             }
@@ -134,8 +149,10 @@ mod tests {
     fn typed(sequence: &str, keys: &[&str]) -> (String, bool) {
         let mut detector = Detector::parse(sequence).unwrap();
         let mut all = Vec::new();
+        let mut now = Instant::now();
         for key in keys {
-            let Typed { input, detached } = detector.scan(key.as_bytes());
+            now += Duration::from_secs(1);
+            let Typed { input, detached } = detector.scan(key.as_bytes(), now);
             all.extend(input);
             if detached {
                 return (String::from_utf8(all).unwrap(), true);
@@ -165,6 +182,20 @@ mod tests {
         );
         let after = typed(DEFAULT, &["\x1b[200~", "x", "\x1b[201~", "\r", "~", "."]);
         assert_eq!(after, ("\x1b[200~x\x1b[201~\r".into(), true));
+        let pieces = ["\x1b[2", "00~x\r", "~", ".", "\r~.\x1b[20", "1~", "\r", "~", "."];
+        assert_eq!(typed(DEFAULT, &pieces), ("\x1b[200~x\r~.\r~.\x1b[201~\r".into(), true));
+    }
+
+    #[test]
+    fn what_follows_a_paste_at_once_is_a_part_of_it() {
+        let mut detector = Detector::parse(DEFAULT).unwrap();
+        let start = Instant::now();
+        assert!(!detector.scan(&[b'x'; 4096], start).detached);
+        assert!(!detector.scan(b"\r~.", start + Duration::from_millis(5)).detached);
+        assert!(detector.scan(b"\r~.", start + Duration::from_millis(500)).detached);
+        let keys = ["\r", "~", "."]
+            .map(|key| detector.scan(key.as_bytes(), start + Duration::from_millis(5)).detached);
+        assert_eq!(keys, [false, false, true], "a program that types fast, key by key");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A channel's streams to the caller's: a command with or without a terminal, and a session.
 
 use std::io;
+use std::time::{Duration, Instant};
 
 use russh::client::Msg;
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
@@ -19,6 +20,9 @@ const BROKEN_PIPE: u8 = 141;
 
 /// Signals that are passed on before one ends the client itself.
 const PATIENCE: u32 = 2;
+
+/// How long a terminal may take to show what is on its way to it when its user leaves.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How a session was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,13 +93,15 @@ pub async fn command(channel: Channel<Msg>, with_terminal: bool) -> Result<u8> {
         }
         Err(Error::interrupted())
     };
+    let streams = Streams::new();
     let left = tokio::select! {
-        left = carry_output(reading, raw.as_ref(), Some(&credit)) => left,
+        left = streams.carry(reading, raw.as_ref(), Some(&credit)) => left,
         left = input => left,
         left = passing => left,
-    }?;
+    };
+    streams.close(&left).await;
     drop(raw);
-    match left {
+    match left? {
         Left::Ended(status) => Ok(status),
         Left::Detached => Ok(BROKEN_PIPE),
     }
@@ -113,7 +119,7 @@ pub async fn session(channel: Channel<Msg>, mut detector: Detector) -> Result<Le
     let input = async {
         // The end of the input is the end of the terminal.
         while let Some(data) = stdin.recv().await {
-            let typed = detector.scan(&data);
+            let typed = detector.scan(&data, Instant::now());
             writing.data_bytes(typed.input).await.map_err(lost)?;
             if typed.detached {
                 break;
@@ -128,48 +134,66 @@ pub async fn session(channel: Channel<Msg>, mut detector: Detector) -> Result<Le
             send_size(&writing).await;
         }
     };
-    tokio::select! {
-        left = carry_output(reading, Some(&raw), None) => left,
+    let streams = Streams::new();
+    let left = tokio::select! {
+        left = streams.carry(reading, Some(&raw), None) => left,
         left = input => left,
         left = resizing => left,
-    }
+    };
+    streams.close(&left).await;
+    left
 }
 
-/// Carries what the program writes to this process's own streams.
-async fn carry_output(
-    mut reading: ChannelReadHalf,
-    raw: Option<&RawMode>,
-    credit: Option<&Semaphore>,
-) -> Result<Left> {
-    let (stdout, stderr) = (Output::new(io::stdout()), Output::new(io::stderr()));
-    let mut status = None;
-    loop {
-        match reading.wait().await {
-            Some(ChannelMsg::Data { data }) => {
-                if let Some(raw) = raw {
-                    raw.observe(&data);
+/// This process's own streams, for what the program writes.
+struct Streams {
+    stdout: Output,
+    stderr: Output,
+}
+
+impl Streams {
+    fn new() -> Streams {
+        Streams { stdout: Output::new(io::stdout()), stderr: Output::new(io::stderr()) }
+    }
+
+    async fn carry(
+        &self,
+        mut reading: ChannelReadHalf,
+        raw: Option<&RawMode>,
+        credit: Option<&Semaphore>,
+    ) -> Result<Left> {
+        let mut status = None;
+        loop {
+            match reading.wait().await {
+                Some(ChannelMsg::Data { data }) => {
+                    if let Some(raw) = raw {
+                        raw.observe(&data);
+                    }
+                    if !self.stdout.write(data).await {
+                        return Ok(Left::Detached);
+                    }
                 }
-                if !stdout.write(data).await {
-                    return Ok(Left::Detached);
+                Some(ChannelMsg::ExtendedData { data, ext: CREDIT }) => {
+                    let taken = data.as_ref().try_into().map_or(0, u32::from_be_bytes);
+                    if let Some(credit) = credit {
+                        credit.add_permits((taken as usize).min(CREDIT_LIMIT));
+                    }
                 }
-            }
-            Some(ChannelMsg::ExtendedData { data, ext: CREDIT }) => {
-                let taken = data.as_ref().try_into().map_or(0, u32::from_be_bytes);
-                if let Some(credit) = credit {
-                    credit.add_permits((taken as usize).min(CREDIT_LIMIT));
+                Some(ChannelMsg::ExtendedData { data, .. }) => {
+                    self.stderr.write(data).await;
                 }
+                Some(ChannelMsg::ExitStatus { exit_status }) => status = Some(exit_status),
+                Some(ChannelMsg::Close) | None => return ended(status).map(Left::Ended),
+                Some(_) => {}
             }
-            Some(ChannelMsg::ExtendedData { data, .. }) => {
-                stderr.write(data).await;
-            }
-            Some(ChannelMsg::ExitStatus { exit_status }) => status = Some(exit_status),
-            Some(ChannelMsg::Close) | None => break,
-            Some(_) => {}
         }
     }
-    stdout.finish().await;
-    stderr.finish().await;
-    ended(status).map(Left::Ended)
+
+    /// Delivers everything where the program ended. Else the user leaves, and what a slow terminal has not shown
+    /// by then is dropped: it must not follow what restores the terminal.
+    async fn close(self, left: &Result<Left>) {
+        let patience = if matches!(left, Ok(Left::Ended(_))) { Duration::MAX } else { LEAVE_PATIENCE };
+        tokio::join!(self.stdout.finish(patience), self.stderr.finish(patience));
+    }
 }
 
 fn ended(status: Option<u32>) -> Result<u8> {

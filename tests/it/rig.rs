@@ -69,13 +69,12 @@ impl Engine {
 
     /// The engine's own client, to look from outside.
     pub fn client(self, arguments: &[&str]) -> Output {
-        let verb = match self {
-            Engine::Docker => "docker",
-            Engine::Podman => "podman",
-            Engine::Rootless => "podman-rootless",
+        let address = self.address();
+        let program: &[&str] = match self {
+            Engine::Docker => &["docker", "--host", &address],
+            Engine::Podman | Engine::Rootless => &["podman", "--remote", "--url", &address],
         };
-        let rig = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/rig");
-        Command::new("timeout").args(["-k", "2", "60"]).arg(rig).arg(verb).args(arguments).output().unwrap()
+        Command::new("timeout").args(["-k", "2", "60"]).args(program).args(arguments).output().unwrap()
     }
 
     /// What the engine's own client prints; it must succeed.
@@ -120,6 +119,16 @@ pub struct Done {
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
+}
+
+impl From<Output> for Done {
+    fn from(output: Output) -> Done {
+        Done {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
 }
 
 impl Done {
@@ -227,32 +236,12 @@ impl World {
 
     /// Runs tazpod with these arguments and this input to its end.
     pub fn run_with(&self, arguments: &[&str], input: &[u8]) -> Done {
-        let output = self.run_bytes(arguments, input);
-        Done {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        self.run_bytes(arguments, input).into()
     }
 
     /// The same, with its output as bytes.
     pub fn run_bytes(&self, arguments: &[&str], input: &[u8]) -> Output {
-        let mut child = self
-            .command(&program().to_string_lossy(), arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        let input = input.to_vec();
-        let writer = std::thread::spawn(move || {
-            // A program that does not read all its input is a case, not a failure.
-            let _ = stdin.write_all(&input);
-        });
-        let output = child.wait_with_output().unwrap();
-        writer.join().unwrap();
-        output
+        complete(&mut self.command(&program().to_string_lossy(), arguments), input)
     }
 
     /// Runs a shell line in the pod.
@@ -296,6 +285,21 @@ impl Drop for World {
         // Files of the pod's user may be left where a test failed.
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// Runs a command with this input to its end.
+pub fn complete(command: &mut Command, input: &[u8]) -> Output {
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    let writer = std::thread::spawn(move || {
+        // A program that does not read all its input is a case, not a failure.
+        let _ = stdin.write_all(&input);
+    });
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    output
 }
 
 /// Waits up to 20 s for something to become true, else says what it was and dumps what is there.

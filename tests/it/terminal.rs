@@ -162,6 +162,13 @@ impl Terminal {
         let fd = unsafe { BorrowedFd::borrow_raw(fd) };
         rustix::termios::tcgetattr(fd).unwrap()
     }
+
+    /// The settings of a terminal that no program has changed.
+    pub fn fresh_settings() -> rustix::termios::Termios {
+        let fd =
+            rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY).unwrap();
+        rustix::termios::tcgetattr(fd).unwrap()
+    }
 }
 
 impl Drop for Terminal {
