@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{DumpableBehavior, Signal};
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -47,6 +48,7 @@ pub(crate) struct Agent {
 /// # Errors
 /// Where the boot record is missing, which is so after a start by anything but tazpod, or the socket cannot be made.
 pub async fn run() -> Result<u8> {
+    drop_capabilities()?;
     // Programs of the same uid must not read keys out of this process.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .context(Kind::Failure, || "cannot close this process to others")?;
@@ -66,6 +68,18 @@ pub async fn run() -> Result<u8> {
     agent.sessions.hang_up();
     stop_everything(&reaper).await;
     Ok(0)
+}
+
+/// Podman gives a container's capabilities also to a user who is not root, and to all that this user starts. They are
+/// meant for `sudo`, which has them from the bounding set.
+fn drop_capabilities() -> Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let none = CapabilitySet::empty();
+    // Without inheritable ones there are no ambient ones.
+    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    set_capabilities(None, sets).context(Kind::Failure, || "cannot give up capabilities")
 }
 
 fn listen(path: &Path) -> Result<UnixListener> {

@@ -10,11 +10,12 @@ use rustix::fs::statfs;
 use super::ownership::{self, Ids, Ownership, OwnershipChoice, Unsupported};
 use super::spec::{AgentSource, RUN, Spec, Transport, label};
 use super::users;
-use crate::adapters::engine::{Endpoint, Engine, EngineInfo, Image};
+use crate::adapters::engine::{Created, Endpoint, Engine, EngineInfo, Image};
 use crate::adapters::state::{LinkRecord, PodDir};
 use crate::adapters::files;
 use crate::adapters::idmap::{self, RunningPod};
 use crate::agent::boot::{self, Boot, ExpectedShare};
+use crate::agent::control::{Answer, Request, Status};
 use crate::context::Context;
 use crate::env;
 use crate::error::{Context as _, Error, Kind, Result};
@@ -91,13 +92,20 @@ pub fn choose_agent(image: &Image, same_kernel: bool) -> Result<AgentSource> {
     Ok(AgentSource::Mount(program))
 }
 
-/// Creates the container of a specification, complete but not started. Undone if what follows fails.
+/// Creates the container of a specification, complete but not started; `created` knows it then, to undo it.
 ///
 /// # Errors
 /// Where the engine refuses.
-pub async fn create(engine: &Engine, spec: &Spec, image: &Image, info: &EngineInfo, pod: &PodDir) -> Result<()> {
+pub async fn create(
+    engine: &Engine,
+    spec: &Spec,
+    image: &Image,
+    info: &EngineInfo,
+    pod: &PodDir,
+    created: &Created,
+) -> Result<()> {
     pod.create(run_mode(spec))?;
-    engine.create(spec, image, info.traits).await?;
+    engine.create(spec, image, info.traits, created).await?;
     let ours = image.labels.contains_key(label::AGENT_PATH);
     if !ours || matches!(spec.ownership, Ownership::HostIds(_)) {
         add_user(engine, spec).await?;
@@ -120,6 +128,8 @@ fn run_mode(spec: &Spec) -> u32 {
 /// output is part of the error.
 pub async fn start(context: &Context, engine: &Engine, spec: &Spec, image_id: &str, pod: &PodDir) -> Result<()> {
     let step = context.ui.step(format!("starting {}", spec.name));
+    // It is there, unless the user's state was lost.
+    pod.create(run_mode(spec))?;
     let keys = Keys::of(pod)?;
     let record = LinkRecord {
         engine: engine.endpoint().to_string(),
@@ -132,22 +142,57 @@ pub async fn start(context: &Context, engine: &Engine, spec: &Spec, image_id: &s
     deliver_boot(engine, spec, pod, &keys).await?;
     pod.save_record(&record)?;
     engine.start(&spec.name).await?;
-    wait_for_agent(engine, spec, pod, &record).await?;
+    let link = wait_for_agent(engine, spec, pod, &record).await?;
     drop(step);
     let _step = context.ui.step("mounting the workspace");
-    mount(engine, spec, image_id).await
+    mount(context, engine, spec, image_id).await?;
+    match link.control(&Request::Status).await? {
+        Answer::Status(Status { missing_share: Some(target), .. }) => Err(not_the_same(spec, &target)),
+        _ => Ok(()),
+    }
+}
+
+/// Mounts the workspace of a running pod again.
+///
+/// # Errors
+/// As [`mount`]; and where the mount was the engine's own.
+pub async fn remount(context: &Context, engine: &Engine, spec: &Spec, image_id: &str) -> Result<()> {
+    if !matches!(spec.ownership, Ownership::Idmap(_)) {
+        return Err(Error::new(Kind::Failure, format!("the workspace of `{}` can only be mounted at its start", spec.name))
+            .hint("`tazpod stop` and `tazpod start` mount it again; running programs end"));
+    }
+    mount(context, engine, spec, image_id).await
 }
 
 /// Mounts the workspace into the running pod, where its ownership takes that.
 ///
 /// # Errors
 /// Where the pod does not run or the file system refuses.
-pub async fn mount(engine: &Engine, spec: &Spec, image_id: &str) -> Result<()> {
+pub async fn mount(context: &Context, engine: &Engine, spec: &Spec, image_id: &str) -> Result<()> {
     let Ownership::Idmap(ids) = spec.ownership else { return Ok(()) };
     let gone = || Error::new(Kind::NoSuchPod, format!("`{}` does not run any more", spec.name));
     let (state, _) = engine.container(&spec.name).await?.filter(|(state, _)| state.running).ok_or_else(gone)?;
     let pod = RunningPod { id: &state.id, pid: state.pid, image: image_id, agent: &spec.agent };
-    idmap::mount(engine, pod, &spec.shares, ids).await
+    let helper = Created::default();
+    let armed = context.arm({
+        let (engine, helper) = (engine.clone(), helper.clone());
+        async move {
+            if let Some(id) = helper.id().await {
+                // The failure that led here is the one to report.
+                let _ = engine.remove(&id).await;
+            }
+        }
+    });
+    idmap::mount(engine, pod, &spec.shares, ids, &helper).await?;
+    context.disarm(armed);
+    Ok(())
+}
+
+fn not_the_same(spec: &Spec, target: &str) -> Error {
+    let share = spec.shares.iter().find(|share| share.target == Path::new(target));
+    let source = share.map(|share| share.source.display().to_string()).unwrap_or_default();
+    Error::new(Kind::Engine, format!("what the engine mounts at `{target}` is not `{source}` as it is seen here"))
+        .hint("a file system that was mounted after the engine had started may be hidden from it: restart the engine")
 }
 
 async fn deliver_boot(engine: &Engine, spec: &Spec, pod: &PodDir, keys: &Keys) -> Result<()> {
@@ -186,12 +231,12 @@ async fn deliver_boot(engine: &Engine, spec: &Spec, pod: &PodDir, keys: &Keys) -
 }
 
 /// The agent's answer is the sign that it is ready.
-async fn wait_for_agent(engine: &Engine, spec: &Spec, pod: &PodDir, record: &LinkRecord) -> Result<()> {
+async fn wait_for_agent(engine: &Engine, spec: &Spec, pod: &PodDir, record: &LinkRecord) -> Result<Link> {
     let started = Instant::now();
     let mut pause = Duration::from_millis(2);
     loop {
         let error = match Link::open(pod, record, || Ok(engine.clone())).await {
-            Ok(_) => return Ok(()),
+            Ok(link) => return Ok(link),
             Err(error) => error,
         };
         tokio::time::sleep(pause).await;

@@ -6,6 +6,7 @@ mod raw;
 
 use std::collections::HashMap;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 // The one home of the engine's client.
@@ -19,6 +20,7 @@ use bollard::query_parameters as query;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use tokio::io::AsyncWrite;
+use tokio::sync::Mutex;
 
 use crate::error::{Error, Kind, Result};
 use crate::pod::ownership::EngineTraits;
@@ -143,6 +145,17 @@ pub enum BuildContext {
     Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
 }
 
+/// A container that a request made, if it did.
+#[derive(Clone, Debug, Default)]
+pub struct Created(Arc<Mutex<Option<String>>>);
+
+impl Created {
+    /// Its id, once the engine has answered.
+    pub async fn id(&self) -> Option<String> {
+        self.0.lock().await.clone()
+    }
+}
+
 /// A short-lived container.
 #[derive(Clone, Debug, Default)]
 pub struct Helper {
@@ -185,7 +198,11 @@ impl Engine {
         let docker = match &endpoint {
             Endpoint::Unix(path) => {
                 if let Err(source) = std::fs::metadata(path) {
-                    return Err(unreachable_engine(&endpoint).with_source(source));
+                    let error = match source.kind() {
+                        std::io::ErrorKind::PermissionDenied => no_permission(&endpoint),
+                        _ => unreachable_engine(&endpoint),
+                    };
+                    return Err(error.with_source(source));
                 }
                 Docker::connect_with_unix(&path.to_string_lossy(), REQUEST_TIMEOUT_SECONDS, version)
             }
@@ -439,19 +456,32 @@ impl Engine {
         }
     }
 
-    /// Creates the pod's container and returns its id.
+    /// Creates the pod's container.
     ///
     /// # Errors
     /// Where the engine refuses.
-    pub async fn create(&self, spec: &Spec, image: &Image, traits: EngineTraits) -> Result<String> {
+    pub async fn create(&self, spec: &Spec, image: &Image, traits: EngineTraits, created: &Created) -> Result<()> {
         let body = body::container(spec, image, traits);
-        let options = query::CreateContainerOptionsBuilder::default().name(&spec.name).build();
-        let created = self
-            .docker
-            .create_container(Some(options), body)
+        self.create_known(Some(&spec.name), body, created)
             .await
-            .map_err(|source| self.failed(format!("cannot create `{}`", spec.name), source))?;
-        Ok(created.id)
+            .map_err(|source| self.failed(format!("cannot create `{}`", spec.name), source))
+    }
+
+    /// A task of its own: a caller that is interrupted has sent the request all the same, and has to undo it.
+    async fn create_known(
+        &self,
+        name: Option<&str>,
+        body: ContainerCreateBody,
+        created: &Created,
+    ) -> std::result::Result<(), ApiError> {
+        let options = name.map(|name| query::CreateContainerOptionsBuilder::default().name(name).build());
+        let mut known = Arc::clone(&created.0).lock_owned().await;
+        let docker = self.docker.clone();
+        let creating = tokio::spawn(async move {
+            *known = Some(docker.create_container(options, body).await?.id);
+            Ok(())
+        });
+        creating.await.unwrap_or_else(|gone| Err(ApiError::IOError { err: std::io::Error::other(gone) }))
     }
 
     /// Starts a container.
@@ -556,12 +586,15 @@ impl Engine {
     }
 
     /// Runs a helper container to its end, without network, and removes it. Returns its exit code and what it said.
+    /// Where it is interrupted, what `created` knows is left to be removed.
     ///
     /// # Errors
     /// Where the engine refuses.
-    pub async fn run_helper(&self, helper: &Helper) -> Result<(i64, String)> {
-        let id = self.create_helper(helper).await?;
-        self.finish_helper(&id).await
+    pub async fn run_helper(&self, helper: &Helper, created: &Created) -> Result<(i64, String)> {
+        self.create_known(None, helper_body(helper), created)
+            .await
+            .map_err(|source| self.failed("cannot create a helper container", source))?;
+        self.finish_helper(&created.id().await.unwrap_or_default()).await
     }
 
     /// As [`Engine::run_helper`], for a helper container that is there and did not start yet.
@@ -591,42 +624,12 @@ impl Engine {
     /// # Errors
     /// Where the engine refuses.
     pub async fn create_helper(&self, helper: &Helper) -> Result<String> {
-        let body = ContainerCreateBody {
-            image: Some(helper.image.clone()),
-            user: Some(helper.user.clone().unwrap_or_else(|| "0:0".into())),
-            entrypoint: Some(helper.command.clone()),
-            cmd: Some(Vec::new()),
-            working_dir: Some("/".into()),
-            // The image's would run with the helper's capabilities.
-            healthcheck: Some(HealthConfig { test: Some(vec!["NONE".into()]), ..Default::default() }),
-            labels: Some(HashMap::from([("io.tazpod.helper".to_owned(), "true".to_owned())])),
-            host_config: Some(HostConfig {
-                network_mode: Some("none".into()),
-                cap_drop: Some(vec!["ALL".into()]),
-                cap_add: Some(helper.capabilities.iter().map(|&name| name.to_owned()).collect()),
-                security_opt: Some(vec!["label=disable".into(), "apparmor=unconfined".into()]),
-                pid_mode: helper.pid_mode.clone(),
-                mounts: Some(
-                    helper.binds.iter().map(|(source, target, ro)| body::bind(source, target, *ro)).collect(),
-                ),
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
         let created = self
             .docker
-            .create_container(None::<query::CreateContainerOptions>, body)
+            .create_container(None::<query::CreateContainerOptions>, helper_body(helper))
             .await
             .map_err(|source| self.failed("cannot create a helper container", source))?;
         Ok(created.id)
-    }
-
-    /// Containers that helpers left behind, if a tazpod was killed: removed by whoever finds them.
-    ///
-    /// # Errors
-    /// Where the engine does not answer.
-    pub async fn helpers(&self) -> Result<Vec<PodSummary>> {
-        self.pods(&[("io.tazpod.helper", "true")]).await
     }
 
     /// The pods of a workspace.
@@ -635,6 +638,31 @@ impl Engine {
     /// Where the engine does not answer.
     pub async fn pods_of(&self, workspace: &std::path::Path) -> Result<Vec<PodSummary>> {
         self.pods(&[(label::WORKSPACE, &workspace.to_string_lossy())]).await
+    }
+}
+
+fn helper_body(helper: &Helper) -> ContainerCreateBody {
+    ContainerCreateBody {
+        image: Some(helper.image.clone()),
+        user: Some(helper.user.clone().unwrap_or_else(|| "0:0".into())),
+        entrypoint: Some(helper.command.clone()),
+        cmd: Some(Vec::new()),
+        working_dir: Some("/".into()),
+        // The image's would run with the helper's capabilities.
+        healthcheck: Some(HealthConfig { test: Some(vec!["NONE".into()]), ..Default::default() }),
+        labels: Some(HashMap::from([("io.tazpod.helper".to_owned(), "true".to_owned())])),
+        host_config: Some(HostConfig {
+            network_mode: Some("none".into()),
+            cap_drop: Some(vec!["ALL".into()]),
+            cap_add: Some(helper.capabilities.iter().map(|&name| name.to_owned()).collect()),
+            security_opt: Some(vec!["label=disable".into(), "apparmor=unconfined".into()]),
+            pid_mode: helper.pid_mode.clone(),
+            mounts: Some(
+                helper.binds.iter().map(|(source, target, ro)| body::bind(source, target, *ro)).collect(),
+            ),
+            ..Default::default()
+        }),
+        ..Default::default()
     }
 }
 

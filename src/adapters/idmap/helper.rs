@@ -12,7 +12,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 use serde::{Deserialize, Serialize};
 
 use super::{Mapping, Process, Source, mount_in};
-use crate::adapters::engine::{Endpoint, Engine, Helper};
+use crate::adapters::engine::{Created, Endpoint, Engine, Helper};
 use crate::error::{Context, Error, Kind, Result};
 use crate::pod::ownership::Ids;
 use crate::pod::spec::{AgentSource, Share};
@@ -65,11 +65,17 @@ impl From<Failure> for Error {
 /// left as they are.
 ///
 /// This process does it where it is root on the engine's machine; otherwise a helper container that joins the pod's pid
-/// namespace.
+/// namespace. Where that is interrupted, `helper` is left to be removed.
 ///
 /// # Errors
 /// As [`mount_in`]; [`Kind::Engine`] where the engine refuses the helper, or is not on this machine.
-pub async fn mount(engine: &Engine, pod: RunningPod<'_>, shares: &[Share], ids: Ids) -> Result<()> {
+pub async fn mount(
+    engine: &Engine,
+    pod: RunningPod<'_>,
+    shares: &[Share],
+    ids: Ids,
+    helper: &Created,
+) -> Result<()> {
     if let Endpoint::Http(address) = engine.endpoint() {
         return Err(Error::new(
             Kind::Engine,
@@ -87,7 +93,7 @@ pub async fn mount(engine: &Engine, pod: RunningPod<'_>, shares: &[Share], ids: 
         .collect::<Result<Vec<_>>>()?;
     match reachable(pod) {
         Some(process) => mount_in(&process, &mappings, ids),
-        None => mount_by_helper(engine, pod, shares, ids).await,
+        None => mount_by_helper(engine, pod, shares, ids, helper).await,
     }
 }
 
@@ -100,7 +106,13 @@ fn reachable(pod: RunningPod<'_>) -> Option<Process> {
     Process::open(Path::new(&format!("/proc/{}", pod.pid))).ok().filter(|process| process.is_in(pod.id))
 }
 
-async fn mount_by_helper(engine: &Engine, pod: RunningPod<'_>, shares: &[Share], ids: Ids) -> Result<()> {
+async fn mount_by_helper(
+    engine: &Engine,
+    pod: RunningPod<'_>,
+    shares: &[Share],
+    ids: Ids,
+    created: &Created,
+) -> Result<()> {
     let directory = unguessable_directory().context(Kind::Failure, || "cannot read random numbers")?;
     let agent = format!("{directory}/tazpod");
     let mut command = vec![
@@ -130,7 +142,7 @@ async fn mount_by_helper(engine: &Engine, pod: RunningPod<'_>, shares: &[Share],
         binds,
         pid_mode: Some(format!("container:{}", pod.id)),
     };
-    match engine.run_helper(&helper).await? {
+    match engine.run_helper(&helper, created).await? {
         (0, _) => Ok(()),
         (code, output) => Err(match serde_json::from_str::<Failure>(&output) {
             Ok(failure) => failure.into(),
