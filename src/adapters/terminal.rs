@@ -181,9 +181,11 @@ impl Output {
     }
 
     /// Waits until everything is written.
-    pub async fn finish(self) {
+    ///
+    /// # Errors
+    /// What kept it from being written.
+    pub async fn finish(self) -> io::Result<()> {
         drop(self.queue);
-        // Whether it arrived was told by `write`.
-        let _ = self.finished.await;
+        self.finished.await.unwrap_or(Ok(()))
     }
 }

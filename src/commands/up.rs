@@ -238,7 +238,7 @@ impl Args {
             run: (transport == Transport::Socket).then(|| plan.pod.run()),
             env: config.pod.env.clone(),
             network: config.pod.network.clone(),
-            memory: config.pod.memory_bytes()?,
+            memory: config.pod.memory,
         })
     }
 

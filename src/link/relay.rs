@@ -150,6 +150,7 @@ async fn carry_output(
                     raw.observe(&data);
                 }
                 if !stdout.write(data).await {
+                    written(stdout.finish().await, raw)?;
                     return Ok(Left::Detached);
                 }
             }
@@ -167,9 +168,20 @@ async fn carry_output(
             Some(_) => {}
         }
     }
-    stdout.finish().await;
-    stderr.finish().await;
+    written(stdout.finish().await, raw)?;
+    // As elsewhere: a closed stderr is no failure.
+    let _ = stderr.finish().await;
     ended(status).map(Left::Ended)
+}
+
+/// A reader that went away is no failure, and neither is a terminal that did.
+fn written(result: io::Result<()>, raw: Option<&RawMode>) -> Result<()> {
+    match result {
+        Err(source) if raw.is_none() && source.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::new(Kind::Failure, "cannot write to standard output").with_source(source))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn ended(status: Option<u32>) -> Result<u8> {

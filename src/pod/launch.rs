@@ -1,7 +1,7 @@
 //! How a pod comes up: keys, boot record, container, agent, workspace.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
@@ -10,7 +10,7 @@ use rustix::fs::statfs;
 use super::ownership::{self, Ids, Ownership, OwnershipChoice, Unsupported};
 use super::spec::{AgentSource, RUN, Spec, Transport, label};
 use super::users;
-use crate::adapters::engine::{Created, Endpoint, Engine, EngineInfo, Image};
+use crate::adapters::engine::{Created, Endpoint, Engine, EngineInfo, Image, can_spell};
 use crate::adapters::state::{LinkRecord, PodDir};
 use crate::adapters::files;
 use crate::adapters::idmap::{self, RunningPod};
@@ -105,7 +105,8 @@ pub async fn create(
     created: &Created,
 ) -> Result<()> {
     pod.create(run_mode(spec))?;
-    engine.create(spec, image, info.traits, created).await?;
+    let sources = sources(spec, pod)?;
+    engine.create(spec, &sources, image, info.traits, created).await?;
     let ours = image.labels.contains_key(label::AGENT_PATH);
     if !ours || matches!(spec.ownership, Ownership::HostIds(_)) {
         add_user(engine, spec).await?;
@@ -114,6 +115,15 @@ pub async fn create(
         upload_agent(engine, &spec.name).await?;
     }
     Ok(())
+}
+
+/// The shares' directories by names that the engine can be told: where theirs are too odd, by symbolic links to them.
+fn sources(spec: &Spec, pod: &PodDir) -> Result<Vec<PathBuf>> {
+    let named = spec.shares.iter().enumerate().map(|(number, share)| match can_spell(&share.source) {
+        true => Ok(share.source.clone()),
+        false => pod.link(&format!("share-{number}"), &share.source),
+    });
+    named.collect()
 }
 
 /// Programs of the pod, under whatever id, must reach the socket; the directory above keeps others out.
@@ -130,6 +140,7 @@ pub async fn start(context: &Context, engine: &Engine, spec: &Spec, image_id: &s
     let step = context.ui.step(format!("starting {}", spec.name));
     // It is there, unless the user's state was lost.
     pod.create(run_mode(spec))?;
+    sources(spec, pod)?;
     let keys = Keys::of(pod)?;
     let record = LinkRecord {
         engine: engine.endpoint().to_string(),

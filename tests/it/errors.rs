@@ -63,7 +63,7 @@ fn no_engine() {
     let file = world.write("file", "");
     for path in [missing, dead, file] {
         let engine = address(&path);
-        for command in ["up", "ls", "images"] {
+        for command in ["up", "ls"] {
             let done = world.run(&["--engine", &engine, command]);
             let done = done.failure(4, &format!("cannot reach the engine at `{engine}`"));
             assert!(done.stderr.contains("hint: is it running?"), "{}", done.stderr);
@@ -135,12 +135,12 @@ fn configuration() {
         ("vertical = \n", ":1`: "),
         ("\n\nvertical = 3\n", ":3`: "),
         ("[pod]\nownership = 'mine'\n", ":2`: "),
-        ("[pod]\nmemory = 'lots'\n", "`lots` is not an amount of memory\nhint: write it as `8g`"),
+        ("[pod]\nmemory = 'lots'\n", ":2`: `lots` is not an amount of memory, as `8g`"),
     ];
     for (text, says) in cases {
         world.write(".tazpod/config.toml", text);
         let done = world.run(&["up"]).failure(3, says);
-        assert!(text.contains("lots") || done.stderr.contains(&path.display().to_string()), "{}", done.stderr);
+        assert!(done.stderr.contains(&path.display().to_string()), "{}", done.stderr);
     }
     fs::write(&path, b"vertical = '\xff'\n").unwrap();
     world.run(&["up"]).failure(3, &format!("cannot read `{}`", path.display()));

@@ -5,6 +5,7 @@ mod endpoint;
 mod raw;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,7 @@ use tokio::sync::Mutex;
 use crate::error::{Error, Kind, Result};
 use crate::pod::ownership::EngineTraits;
 use crate::pod::spec::{Spec, label};
-pub use body::CAPABILITIES;
+pub use body::{CAPABILITIES, can_spell};
 pub use endpoint::Endpoint;
 
 /// How long one request may take; streams have no limit as a whole.
@@ -73,7 +74,7 @@ pub struct PodSummary {
     pub id: String,
     /// The container's name.
     pub name: String,
-    /// `running`, `exited`, `created`, …; `unknown` for a state that we do not know.
+    /// As the engine says: `running`, `exited`, `created`, …
     pub state: String,
     /// For people: `Up 2 hours`.
     pub status: String,
@@ -255,45 +256,29 @@ impl Engine {
         })
     }
 
-    /// Containers with all of these labels, in any state. Label filters of engines match `KEY=VALUE` whole.
+    /// Containers with all of these labels, in any state.
     ///
     /// # Errors
     /// Where the engine does not answer.
     pub async fn pods(&self, labels: &[(&str, &str)]) -> Result<Vec<PodSummary>> {
-        let filter: Vec<String> = labels
-            .iter()
-            .map(|(key, value)| if value.is_empty() { (*key).to_owned() } else { format!("{key}={value}") })
-            .collect();
-        let list = |status: Option<&'static str>| {
-            let mut filters = HashMap::from([("label".to_owned(), filter.clone())]);
-            filters.extend(status.map(|status| ("status".to_owned(), vec![status.to_owned()])));
-            let options = query::ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-            self.docker.list_containers(Some(options))
-        };
-        let found = match list(None).await {
-            // One container in a state that the client's types lack fails the whole list: ask state by state.
-            Err(ApiError::JsonDataError { .. } | ApiError::JsonSerdeError { .. }) => {
-                let mut found = Vec::new();
-                for status in ["running", "created", "exited", "paused"] {
-                    found.extend(list(Some(status)).await.unwrap_or_default());
-                }
-                Ok(found)
-            }
-            other => other,
-        };
-        let found = found.map_err(|source| self.failed("cannot list containers", source))?;
+        let key = labels.first().map_or("", |(key, _)| key);
+        // The filter {"label":["KEY"]}. The client's types lack states of Podman's, and then fail the whole list.
+        let path = format!("/containers/json?all=true&filters=%7B%22label%22%3A%5B%22{key}%22%5D%7D");
+        let found: Vec<raw::Container> = serde_json::from_value(raw::get(&self.endpoint, &path).await?)
+            .map_err(|source| Error::new(Kind::Engine, "cannot read the engine's list of containers").with_source(source))?;
         let mut pods: Vec<_> = found
             .into_iter()
             .map(|container| PodSummary {
-                id: container.id.unwrap_or_default(),
+                id: container.id,
                 name: container
                     .names
-                    .and_then(|names| names.into_iter().next())
+                    .unwrap_or_default()
+                    .first()
                     .map(|name| name.trim_start_matches('/').to_owned())
                     .unwrap_or_default(),
-                state: container.state.map_or_else(|| "unknown".to_owned(), |state| state.to_string()),
-                status: container.status.unwrap_or_default(),
-                image: container.image.unwrap_or_default(),
+                state: container.state,
+                status: container.status,
+                image: container.image,
                 labels: container.labels.unwrap_or_default(),
             })
             // Filters of engines are not to be trusted with what gets removed.
@@ -346,6 +331,10 @@ impl Engine {
                 size: found.size.unwrap_or_default(),
             })),
             Err(source) if is_not_found(&source) => Ok(None),
+            // A reference that is none, say.
+            Err(ApiError::DockerResponseServerError { message, .. }) => {
+                Err(Error::new(Kind::Image, format!("cannot use the image `{reference}`: {}", message.trim())))
+            }
             Err(source) => Err(self.failed(format!("cannot inspect the image `{reference}`"), source)),
         }
     }
@@ -456,12 +445,19 @@ impl Engine {
         }
     }
 
-    /// Creates the pod's container.
+    /// Creates the pod's container. The engine is told of `sources` instead of the shares' own.
     ///
     /// # Errors
     /// Where the engine refuses.
-    pub async fn create(&self, spec: &Spec, image: &Image, traits: EngineTraits, created: &Created) -> Result<()> {
-        let body = body::container(spec, image, traits);
+    pub async fn create(
+        &self,
+        spec: &Spec,
+        sources: &[PathBuf],
+        image: &Image,
+        traits: EngineTraits,
+        created: &Created,
+    ) -> Result<()> {
+        let body = body::container(spec, sources, image, traits);
         self.create_known(Some(&spec.name), body, created)
             .await
             .map_err(|source| self.failed(format!("cannot create `{}`", spec.name), source))

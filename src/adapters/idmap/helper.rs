@@ -12,7 +12,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 use serde::{Deserialize, Serialize};
 
 use super::{Mapping, Process, Source, mount_in};
-use crate::adapters::engine::{Created, Endpoint, Engine, Helper};
+use crate::adapters::engine::{Created, Endpoint, Engine, Helper, can_spell};
 use crate::error::{Context, Error, Kind, Result};
 use crate::pod::ownership::Ids;
 use crate::pod::spec::{AgentSource, Share};
@@ -179,15 +179,9 @@ fn unguessable_directory() -> io::Result<String> {
     }))
 }
 
-/// The longest part of a path that every engine binds as it is, and the rest. Requests are JSON, which has no bytes
-/// but UTF-8, and Podman turns mounts into CSV on the way.
+/// The longest part of a path that every engine binds as it is, and the rest.
 fn bindable(path: &Path) -> (&Path, &Path) {
-    let plain = |path: &Path| {
-        path.to_str().is_some_and(|text| {
-            !text.chars().any(|char| char.is_control() || matches!(char, ',' | '"' | '\\' | ':'))
-        })
-    };
-    let bound = path.ancestors().find(|path| plain(path)).unwrap_or(Path::new("/"));
+    let bound = path.ancestors().find(|path| can_spell(path)).unwrap_or(Path::new("/"));
     (bound, path.strip_prefix(bound).unwrap_or(Path::new("")))
 }
 
