@@ -55,8 +55,9 @@ pub struct PodConfig {
     pub env: BTreeMap<String, String>,
     /// The engine's network.
     pub network: Option<String>,
-    /// Memory limit: bytes, or with a suffix `k`, `m`, `g`.
-    pub memory: Option<String>,
+    /// Memory limit in bytes; written as a number, or with a suffix `k`, `m`, `g`.
+    #[serde(deserialize_with = "size")]
+    pub memory: Option<i64>,
 }
 
 const USER_KEYS: &[&str] = &["engine", "attach", "attach.detach"];
@@ -87,17 +88,14 @@ impl ProjectConfig {
     }
 }
 
-impl PodConfig {
-    /// The memory limit in bytes.
-    ///
-    /// # Errors
-    /// [`Kind::Config`] where it is not a size.
-    pub fn memory_bytes(&self) -> Result<Option<i64>> {
-        self.memory.as_deref().map(parse_size).transpose()
-    }
+fn size<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<i64>, D::Error> {
+    let text = String::deserialize(from)?;
+    let wrong =
+        || serde::de::Error::custom(format!("`{text}` is not an amount of memory, as `8g` or `512m` are"));
+    parse_size(&text).map(Some).ok_or_else(wrong)
 }
 
-fn parse_size(text: &str) -> Result<i64> {
+fn parse_size(text: &str) -> Option<i64> {
     let lower = text.trim().to_ascii_lowercase();
     let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor = match lower.get(digits.len()..).unwrap_or_default() {
@@ -108,10 +106,7 @@ fn parse_size(text: &str) -> Result<i64> {
         _ => None,
     };
     let bytes = factor.and_then(|factor: i64| digits.trim().parse::<i64>().ok()?.checked_mul(factor));
-    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| {
-        Error::new(Kind::Config, format!("`{text}` is not an amount of memory"))
-            .hint("write it as `8g` or `512m`")
-    })
+    bytes.filter(|bytes| *bytes > 0)
 }
 
 fn load<T: DeserializeOwned + Default>(path: &Path, known: &[&str]) -> Result<T> {
@@ -195,7 +190,7 @@ mod tests {
             "vertical = 'k8s'\n[pod]\nmemory = '2g'\nownership = 'host-ids'\n[pod.env]\nEDITOR = 'vi'\n";
         let config: ProjectConfig = parse(text, PROJECT_KEYS).unwrap();
         assert_eq!(config.vertical.as_deref(), Some("k8s"));
-        assert_eq!(config.pod.memory_bytes().unwrap(), Some(2 << 30));
+        assert_eq!(config.pod.memory, Some(2 << 30));
         assert_eq!(config.pod.ownership, OwnershipChoice::HostIds);
         assert_eq!(config.pod.env["EDITOR"], "vi");
     }
@@ -217,9 +212,12 @@ mod tests {
 
     #[test]
     fn sizes() {
-        assert_eq!(parse_size("512m").unwrap(), 512 << 20);
+        assert_eq!(parse_size("512m"), Some(512 << 20));
         for bad in ["", "much", "-1g", "9999999999g", "1x"] {
-            assert_eq!(parse_size(bad).unwrap_err().kind(), Kind::Config, "{bad}");
+            assert_eq!(parse_size(bad), None, "{bad}");
         }
+        let found = problem("[pod]\nmemory = 'much'\n");
+        assert_eq!(found.line, Some(2));
+        assert!(found.message.contains("`much` is not an amount of memory"), "{}", found.message);
     }
 }

@@ -35,9 +35,9 @@ struct Cleanups {
 pub struct Armed(u64);
 
 impl Context {
-    /// `engine` is what `--engine` said.
+    /// `engine` is what `--engine` or its variable said; empty, as variables are where they are unset, is nothing.
     pub fn new(ui: Ui, engine: Option<String>) -> Context {
-        Context { ui, engine, cleanups: Mutex::default() }
+        Context { ui, engine: engine.filter(|given| !given.is_empty()), cleanups: Mutex::default() }
     }
 
     /// The state directory of this user.
@@ -123,7 +123,7 @@ impl Context {
         };
         for (_, undo) in armed.into_iter().rev() {
             if tokio::time::timeout(CLEANUP_TIMEOUT, undo).await.is_err() {
-                self.ui.warn("clean-up did not finish in time; `tazpod ls --all` shows what is left");
+                self.ui.warn("clean-up did not finish in time; `tazpod ls` shows what is left");
             }
         }
     }

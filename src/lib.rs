@@ -33,8 +33,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are data on stdout; the rest is a usage error on stderr.
-            let _ = error.print();
-            return u8::try_from(error.exit_code()).unwrap_or(Kind::Usage.exit_code());
+            let printed = error.print();
+            return match ui::stdout_result(printed) {
+                Err(failed) if !error.use_stderr() => {
+                    Ui::new(Verbosity::Normal, true).error(&failed);
+                    failed.exit_code()
+                }
+                _ => u8::try_from(error.exit_code()).unwrap_or(Kind::Usage.exit_code()),
+            };
         }
     };
     let verbosity = match (cli.quiet, cli.verbose) {

@@ -176,6 +176,20 @@ impl PodDir {
         files::make_directory(&self.run(), run_mode)
     }
 
+    /// Makes a symbolic link here, or leaves it, and gives its path.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub fn link(&self, name: &str, target: &Path) -> Result<PathBuf> {
+        let path = self.path.join(name);
+        match std::os::unix::fs::symlink(target, &path) {
+            Err(source) if source.kind() != std::io::ErrorKind::AlreadyExists => {
+                Err(Error::io("make the link", &path, source))
+            }
+            _ => Ok(path),
+        }
+    }
+
     /// Puts a fresh, empty directory in place of the one to be mounted.
     ///
     /// # Errors

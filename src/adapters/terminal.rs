@@ -202,9 +202,14 @@ impl Output {
     }
 
     /// Waits until everything is written, or, past `patience`, drops what is not.
-    pub async fn finish(self, patience: Duration) {
+    ///
+    /// # Errors
+    /// What kept it from being written.
+    pub async fn finish(self, patience: Duration) -> io::Result<()> {
         drop(self.queue);
-        // Whether it arrived was told by `write`.
-        let _ = tokio::time::timeout(patience, self.finished).await;
+        match tokio::time::timeout(patience, self.finished).await {
+            Ok(Ok(result)) => result,
+            _ => Ok(()),
+        }
     }
 }

@@ -55,7 +55,8 @@ impl Args {
                 },
             }
         };
-        stdout.finish(Duration::MAX).await;
+        // The client may have gone first, as SSH clients do.
+        let _ = stdout.finish(Duration::MAX).await;
         copied.context(Kind::Failure, || format!("the connection to `{}` is lost", pod.name()))
     }
 }

@@ -58,19 +58,18 @@ pub async fn find(context: &Context, wanted: &PodArgs, all: bool) -> Result<Vec<
     let state = context.state()?;
     let records = if all {
         let workspace = crate::pod::workspace::find(wanted.workspace.as_deref())?;
-        let records: Vec<_> =
-            state.pods().into_iter().filter(|(_, record)| record.workspace == workspace).collect();
-        if records.is_empty() {
-            return Err(Error::new(Kind::NoSuchPod, "no pod in this workspace"));
-        }
-        records
+        state.pods().into_iter().filter(|(_, record)| record.workspace == workspace).collect()
     } else {
         match wanted.find(&state) {
             Ok(found) => vec![found],
-            // Pods whose record is lost are still known to the engine, by their full name.
-            Err(error) => return by_label(context, wanted).await?.map(|found| vec![found]).ok_or(error),
+            // Pods whose record is lost are still known to the engine.
+            Err(error) => return by_label(context, wanted).await.map(|found| vec![found]).ok_or(error),
         }
     };
+    if records.is_empty() {
+        let none = || Error::new(Kind::NoSuchPod, "no pod in this workspace");
+        return by_label(context, wanted).await.map(|found| vec![found]).ok_or_else(none);
+    }
     let mut found = Vec::new();
     for (pod, record) in records {
         let engine = Engine::new(Endpoint::parse(&record.engine)?)?;
@@ -81,11 +80,22 @@ pub async fn find(context: &Context, wanted: &PodArgs, all: bool) -> Result<Vec<
     Ok(found)
 }
 
-async fn by_label(context: &Context, wanted: &PodArgs) -> Result<Option<Found>> {
-    let Some(name) = &wanted.pod else { return Ok(None) };
-    let engine = context.engine()?;
-    let found =
-        engine.pods(&[(label::VERTICAL, "")]).await?.into_iter().find(|summary| summary.name == *name);
-    let pod = context.state()?.pod(name);
-    Ok(found.map(|summary| Found { engine, pod, summary: Some(summary) }))
+/// A pod without a record: by its full name, or as a pod of this workspace. An engine that does not answer knows none.
+async fn by_label(context: &Context, wanted: &PodArgs) -> Option<Found> {
+    let state = context.state().ok()?;
+    let workspace = crate::pod::workspace::find(wanted.workspace.as_deref()).ok();
+    let is_here = |path: &str| workspace.as_deref().is_some_and(|workspace| workspace.as_os_str() == path);
+    let engine = context.engine().ok()?;
+    let pods = engine.pods(&[(label::VERTICAL, "")]).await.ok()?;
+    let mut pods = pods.into_iter().filter(|summary| match wanted.pod.as_deref() {
+        Some(name) => {
+            summary.name == name
+                || summary.label(label::VERTICAL) == name && is_here(summary.label(label::WORKSPACE))
+        }
+        None => is_here(summary.label(label::WORKSPACE)),
+    });
+    let summary = pods.next().filter(|_| pods.next().is_none())?;
+    // With a record it was not found by that record: more than one is there, and which is meant is not ours to guess.
+    let pod = state.pod(&summary.name);
+    pod.record().is_err().then(|| Found { engine, pod, summary: Some(summary) })
 }

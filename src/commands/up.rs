@@ -1,10 +1,12 @@
+use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::attach;
-use crate::adapters::engine::{Engine, EngineInfo, Image, PodSummary};
+use crate::adapters::engine::{Created, Engine, EngineInfo, Image, PodSummary};
 use crate::adapters::state::PodDir;
 use crate::adapters::terminal;
 use crate::agent::control::{Answer, Request};
@@ -69,6 +71,8 @@ struct Plan {
     vertical: Vertical,
     pod: PodDir,
     existing: Option<PodSummary>,
+    /// Held until all is done, or undone.
+    lock: Option<Arc<File>>,
 }
 
 impl Args {
@@ -83,34 +87,35 @@ impl Args {
         let engine = context.engine()?;
         let lock = match self.dry_run {
             true => None,
-            false => Some(
+            false => Some(Arc::new(
                 state
                     .lock(pod.name(), || {
                         context.ui.status(format!("waiting for another tazpod at work on {}", pod.name()))
                     })
                     .await?,
-            ),
+            )),
         };
         let (info, pods) = tokio::try_join!(engine.info(), engine.pods_of(&workspace))?;
         self.check_engine(&engine, &pod)?;
         let existing = pods.into_iter().find(|found| found.name == pod.name());
-        let plan = Plan { engine, info, vertical, pod, existing };
+        let plan = Plan { engine, info, vertical, pod, existing, lock };
         if self.dry_run {
             return self.dry_run(context, &plan, &workspace, &config).await.map(|()| 0);
         }
         self.bring_up(context, &plan, &workspace, &config).await?;
-        drop(lock);
+        // Those who wait need not wait for the session's end.
+        let Plan { pod, .. } = plan;
         if self.detach {
             return Ok(0);
         }
         if !terminal::is_interactive() {
-            context.ui.status(format!("{} is up", plan.pod.name()));
+            context.ui.status(format!("{} is up", pod.name()));
             context.ui.hint(
                 "without a terminal there is no shell to enter: `tazpod exec -- COMMAND` runs a command",
             );
             return Ok(0);
         }
-        attach::enter(context, &plan.pod, attach::DEFAULT_SESSION).await
+        attach::enter(context, &pod, attach::DEFAULT_SESSION).await
     }
 
     /// One pod of a name, whatever the engine: the link's record knows only one.
@@ -135,7 +140,7 @@ impl Args {
         workspace: &std::path::Path,
         config: &ProjectConfig,
     ) -> Result<()> {
-        let Plan { engine, pod, existing, .. } = plan;
+        let Plan { engine, pod, existing, lock, .. } = plan;
         match existing {
             Some(found) if !self.recreate => {
                 self.report_drift(context, plan, found, workspace, config).await?;
@@ -154,8 +159,9 @@ impl Args {
                 context.ui.status(format!("starting {}", found.name));
                 let image = found.label(label::IMAGE).to_owned();
                 let engine_to_stop = engine.clone();
-                let name = found.name.clone();
+                let (name, lock) = (found.name.clone(), lock.clone());
                 let armed = context.arm(async move {
+                    let _lock = lock;
                     // It was stopped before; a failure to stop it again is the engine's to show.
                     let _ = engine_to_stop.stop(&name, std::time::Duration::from_secs(1)).await;
                 });
@@ -184,13 +190,18 @@ impl Args {
                     .hint("rename or remove that container; tazpod does not touch it"));
                 }
                 context.ui.status(format!("creating {} from {}", spec.name, spec.image));
-                let (engine_to_clean, name, directory) = (engine.clone(), spec.name.clone(), pod.clone());
+                let created = Created::default();
+                let (engine_to_clean, container, directory) = (engine.clone(), created.clone(), pod.clone());
+                let lock = lock.clone();
                 let armed = context.arm(async move {
+                    let _lock = lock;
                     // The failure that led here is the one to report.
-                    let _ = engine_to_clean.remove(&name).await;
+                    if let Some(id) = container.id().await {
+                        let _ = engine_to_clean.remove(&id).await;
+                    }
                     let _ = directory.remove();
                 });
-                launch::create(engine, &spec, &image, &plan.info, pod).await?;
+                launch::create(engine, &spec, &image, &plan.info, pod, &created).await?;
                 launch::start(context, engine, &spec, &image.id, pod).await?;
                 context.disarm(armed);
                 Ok(())
@@ -252,7 +263,7 @@ impl Args {
             run: (transport == Transport::Socket).then(|| plan.pod.run()),
             env: config.pod.env.clone(),
             network: config.pod.network.clone(),
-            memory: config.pod.memory_bytes()?,
+            memory: config.pod.memory,
         })
     }
 
@@ -371,7 +382,7 @@ async fn remount(context: &Context, plan: &Plan, found: &PodSummary, spec: &Spec
     let missing = status.missing_share;
     if let Some(missing) = missing {
         context.ui.status(format!("mounting {missing} again"));
-        launch::mount(context, &plan.engine, spec, found.label(label::IMAGE)).await?;
+        launch::remount(context, &plan.engine, spec, found.label(label::IMAGE)).await?;
     }
     Ok(())
 }

@@ -99,8 +99,9 @@ pub async fn command(channel: Channel<Msg>, with_terminal: bool) -> Result<u8> {
         left = input => left,
         left = passing => left,
     };
-    streams.close(&left).await;
+    let closed = streams.close(&left, raw.as_ref()).await;
     drop(raw);
+    closed?;
     match left? {
         Left::Ended(status) => Ok(status),
         Left::Detached => Ok(BROKEN_PIPE),
@@ -140,7 +141,7 @@ pub async fn session(channel: Channel<Msg>, mut detector: Detector) -> Result<Le
         left = input => left,
         left = resizing => left,
     };
-    streams.close(&left).await;
+    streams.close(&left, Some(&raw)).await?;
     left
 }
 
@@ -190,9 +191,21 @@ impl Streams {
 
     /// Delivers everything where the program ended. Else the user leaves, and what a slow terminal has not shown
     /// by then is dropped: it must not follow what restores the terminal.
-    async fn close(self, left: &Result<Left>) {
+    async fn close(self, left: &Result<Left>, raw: Option<&RawMode>) -> Result<()> {
         let patience = if matches!(left, Ok(Left::Ended(_))) { Duration::MAX } else { LEAVE_PATIENCE };
-        tokio::join!(self.stdout.finish(patience), self.stderr.finish(patience));
+        // As elsewhere: a closed stderr is no failure.
+        let (stdout, _) = tokio::join!(self.stdout.finish(patience), self.stderr.finish(patience));
+        written(stdout, raw)
+    }
+}
+
+/// A reader that went away is no failure, and neither is a terminal that did.
+fn written(result: io::Result<()>, raw: Option<&RawMode>) -> Result<()> {
+    match result {
+        Err(source) if raw.is_none() && source.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::new(Kind::Failure, "cannot write to standard output").with_source(source))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! How a pod comes up: keys, boot record, container, agent, workspace.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
@@ -10,11 +10,12 @@ use rustix::fs::statfs;
 use super::ownership::{self, Ids, Ownership, OwnershipChoice, Unsupported};
 use super::spec::{AgentSource, RUN, Spec, Transport, label};
 use super::users;
-use crate::adapters::engine::{Endpoint, Engine, EngineInfo, Image};
+use crate::adapters::engine::{Created, Endpoint, Engine, EngineInfo, Image, can_spell};
 use crate::adapters::files;
 use crate::adapters::idmap::{self, RunningPod};
 use crate::adapters::state::{LinkRecord, PodDir};
 use crate::agent::boot::{self, Boot, ExpectedShare};
+use crate::agent::control::{Answer, Request, Status};
 use crate::context::Context;
 use crate::env;
 use crate::error::{Context as _, Error, Kind, Result};
@@ -99,7 +100,7 @@ pub fn choose_agent(image: &Image, same_kernel: bool) -> Result<AgentSource> {
     }
 }
 
-/// Creates the container of a specification, complete but not started. Undone if what follows fails.
+/// Creates the container of a specification, complete but not started; `created` knows it then, to undo it.
 ///
 /// # Errors
 /// Where the engine refuses.
@@ -109,9 +110,11 @@ pub async fn create(
     image: &Image,
     info: &EngineInfo,
     pod: &PodDir,
+    created: &Created,
 ) -> Result<()> {
     pod.create(run_mode(spec))?;
-    engine.create(spec, image, info.traits).await?;
+    let sources = sources(spec, pod)?;
+    engine.create(spec, &sources, image, info.traits, created).await?;
     let ours = image.labels.contains_key(label::AGENT_PATH);
     if !ours || matches!(spec.ownership, Ownership::HostIds(_)) {
         add_user(engine, spec).await?;
@@ -120,6 +123,15 @@ pub async fn create(
         upload_agent(engine, &spec.name).await?;
     }
     Ok(())
+}
+
+/// The shares' directories by names that the engine can be told: where theirs are too odd, by symbolic links to them.
+fn sources(spec: &Spec, pod: &PodDir) -> Result<Vec<PathBuf>> {
+    let named = spec.shares.iter().enumerate().map(|(number, share)| match can_spell(&share.source) {
+        true => Ok(share.source.clone()),
+        false => pod.link(&format!("share-{number}"), &share.source),
+    });
+    named.collect()
 }
 
 /// Programs of the pod, under whatever id, must reach the socket; the directory above keeps others out.
@@ -140,6 +152,9 @@ pub async fn start(
     pod: &PodDir,
 ) -> Result<()> {
     let step = context.ui.step(format!("starting {}", spec.name));
+    // It is there, unless the user's state was lost.
+    pod.create(run_mode(spec))?;
+    sources(spec, pod)?;
     let keys = Keys::of(pod)?;
     let record = LinkRecord {
         engine: engine.endpoint().to_string(),
@@ -152,9 +167,28 @@ pub async fn start(
     deliver_boot(engine, spec, pod, &keys).await?;
     pod.save_record(&record)?;
     engine.start(&spec.name).await?;
-    wait_for_agent(engine, spec, pod, &record).await?;
+    let link = wait_for_agent(engine, spec, pod, &record).await?;
     drop(step);
     let _step = context.ui.step("mounting the workspace");
+    mount(context, engine, spec, image_id).await?;
+    match link.control(&Request::Status).await? {
+        Answer::Status(Status { missing_share: Some(target), .. }) => Err(not_the_same(spec, &target)),
+        _ => Ok(()),
+    }
+}
+
+/// Mounts the workspace of a running pod again.
+///
+/// # Errors
+/// As [`mount`]; and where the mount was the engine's own.
+pub async fn remount(context: &Context, engine: &Engine, spec: &Spec, image_id: &str) -> Result<()> {
+    if !matches!(spec.ownership, Ownership::Idmap(_)) {
+        return Err(Error::new(
+            Kind::Failure,
+            format!("the workspace of `{}` can only be mounted at its start", spec.name),
+        )
+        .hint("`tazpod stop` and `tazpod start` mount it again; running programs end"));
+    }
     mount(context, engine, spec, image_id).await
 }
 
@@ -168,7 +202,26 @@ pub async fn mount(context: &Context, engine: &Engine, spec: &Spec, image_id: &s
     let (state, _) =
         engine.container(&spec.name).await?.filter(|(state, _)| state.running).ok_or_else(gone)?;
     let pod = RunningPod { id: &state.id, pid: state.pid, image: image_id, agent: &spec.agent };
-    idmap::mount(context, engine, pod, &spec.shares, ids).await
+    let helper = Created::default();
+    let armed = context.arm({
+        let (engine, helper) = (engine.clone(), helper.clone());
+        async move {
+            if let Some(id) = helper.id().await {
+                // The failure that led here is the one to report.
+                let _ = engine.remove(&id).await;
+            }
+        }
+    });
+    idmap::mount(engine, pod, &spec.shares, ids, &helper).await?;
+    context.disarm(armed);
+    Ok(())
+}
+
+fn not_the_same(spec: &Spec, target: &str) -> Error {
+    let share = spec.shares.iter().find(|share| share.target == Path::new(target));
+    let source = share.map(|share| share.source.display().to_string()).unwrap_or_default();
+    Error::new(Kind::Engine, format!("what the engine mounts at `{target}` is not `{source}` as it is seen here"))
+        .hint("a file system that was mounted after the engine had started may be hidden from it: restart the engine")
 }
 
 async fn deliver_boot(engine: &Engine, spec: &Spec, pod: &PodDir, keys: &Keys) -> Result<()> {
@@ -208,12 +261,12 @@ async fn deliver_boot(engine: &Engine, spec: &Spec, pod: &PodDir, keys: &Keys) -
 }
 
 /// The agent's answer is the sign that it is ready.
-async fn wait_for_agent(engine: &Engine, spec: &Spec, pod: &PodDir, record: &LinkRecord) -> Result<()> {
+async fn wait_for_agent(engine: &Engine, spec: &Spec, pod: &PodDir, record: &LinkRecord) -> Result<Link> {
     let started = Instant::now();
     let mut pause = Duration::from_millis(2);
     loop {
         let error = match Link::open(pod, record, || Ok(engine.clone())).await {
-            Ok(_) => return Ok(()),
+            Ok(link) => return Ok(link),
             Err(error) => error,
         };
         tokio::time::sleep(pause).await;

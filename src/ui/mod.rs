@@ -57,7 +57,7 @@ impl Ui {
     /// Where stdout cannot be written; a reader that went away ends the process as it ends others: silently.
     pub fn data(&self, text: impl AsRef<str>) -> Result<()> {
         let mut stdout = io::stdout().lock();
-        writeln!(stdout, "{}", text.as_ref()).and_then(|()| stdout.flush()).or_else(stdout_error)
+        stdout_result(writeln!(stdout, "{}", text.as_ref()).and_then(|()| stdout.flush()))
     }
 
     /// Bytes on stdout, as they are.
@@ -66,7 +66,7 @@ impl Ui {
     /// As [`Ui::data`].
     pub fn raw(&self, bytes: &[u8]) -> Result<()> {
         let mut stdout = io::stdout().lock();
-        stdout.write_all(bytes).and_then(|()| stdout.flush()).or_else(stdout_error)
+        stdout_result(stdout.write_all(bytes).and_then(|()| stdout.flush()))
     }
 
     /// A value as JSON on stdout, indented.
@@ -161,11 +161,17 @@ impl Ui {
     }
 }
 
-fn stdout_error(source: io::Error) -> Result<()> {
-    if source.kind() == io::ErrorKind::BrokenPipe {
-        return Ok(());
+/// What became of a write to stdout.
+///
+/// # Errors
+/// As [`Ui::data`].
+pub fn stdout_result(written: io::Result<()>) -> Result<()> {
+    match written {
+        Err(source) if source.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::new(Kind::Failure, "cannot write to standard output").with_source(source))
+        }
+        _ => Ok(()),
     }
-    Err(Error::new(Kind::Failure, "cannot write to standard output").with_source(source))
 }
 
 /// A step of work; dropping it takes its line off the terminal.

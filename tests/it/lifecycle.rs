@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 
 use crate::on_every_engine;
-use crate::rig::{Engine, World};
+use crate::rig::{Engine, World, wait_for};
 
 on_every_engine!(
     the_main_job,
@@ -230,7 +230,17 @@ fn a_foreign_image(engine: Engine) {
 
 /// An image that has neither agent nor user: the root that `base` stands on.
 pub fn foreign_image(engine: Engine) -> String {
-    let images = engine.client_stdout(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+    let mut images = String::new();
+    // Podman fails to list images while another test removes one.
+    wait_for(
+        "the list of images",
+        || (),
+        || {
+            let listed = engine.client(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+            images = String::from_utf8_lossy(&listed.stdout).into_owned();
+            listed.status.success()
+        },
+    );
     let found = images.lines().find(|name| name.contains("tazpod-rootfs") || name.contains("ubuntu"));
     found.unwrap_or_else(|| panic!("no root image among {images}")).to_owned()
 }

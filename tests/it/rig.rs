@@ -1,13 +1,17 @@
 //! A caller on an engine of the rig: the binary as users run it, a workspace, a state directory.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
 
 /// The three engines of `scripts/rig`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +113,8 @@ pub struct World {
     pub directory: PathBuf,
     pub workspace: PathBuf,
     pub state: PathBuf,
+    /// Whether the caller is in the group of Docker's socket.
+    pub in_group: bool,
     /// More environment.
     pub environment: Vec<(String, String)>,
 }
@@ -132,6 +138,15 @@ impl From<Output> for Done {
 }
 
 impl Done {
+    /// What a finished command did.
+    pub fn of(output: &Output) -> Done {
+        Done {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
     /// The same, if it succeeded.
     #[track_caller]
     pub fn success(self) -> Done {
@@ -173,7 +188,7 @@ impl World {
             fs::create_dir_all(path).unwrap();
             chown(path, Some(caller.uid), Some(caller.gid)).unwrap();
         }
-        World { engine, caller, directory, workspace, state, environment: Vec::new() }
+        World { engine, caller, directory, workspace, state, in_group: true, environment: Vec::new() }
     }
 
     /// A world with its pod up.
@@ -183,18 +198,26 @@ impl World {
         world
     }
 
-    /// A command line as this caller, in the workspace, ended after a minute.
+    /// A command line as this caller, in the workspace, ended after two minutes.
     pub fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new("timeout");
-        command.args(["-k", "2", "120"]);
-        for word in self.as_caller() {
-            command.arg(word);
-        }
-        command.arg(program).args(arguments).current_dir(&self.workspace).env_clear();
-        for (name, value) in self.variables() {
-            command.env(name, value);
-        }
+        command.args(["-k", "2", "120"]).args(self.as_caller()).arg(program).args(arguments);
+        self.place(&mut command);
         command
+    }
+
+    /// The same with nothing in between, for signals: it is ours to end.
+    pub fn bare_command(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut words = self.as_caller();
+        words.push(program.to_owned());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).args(arguments);
+        self.place(&mut command);
+        command
+    }
+
+    fn place(&self, command: &mut Command) {
+        command.current_dir(&self.workspace).env_clear().envs(self.variables());
     }
 
     /// What runs a program as this caller.
@@ -202,16 +225,11 @@ impl World {
         if self.caller.uid == 0 {
             return Vec::new();
         }
-        let words = [
-            "setpriv".to_owned(),
-            "--reuid".into(),
-            self.caller.uid.to_string(),
-            "--regid".into(),
-            self.caller.gid.to_string(),
-            "--groups".into(),
-            rig("TAZPOD_RIG_DOCKER_GROUP"),
-        ];
-        words.to_vec()
+        let (uid, gid) = (self.caller.uid.to_string(), self.caller.gid.to_string());
+        let group = rig("TAZPOD_RIG_DOCKER_GROUP");
+        let mut words = vec!["setpriv", "--reuid", &uid, "--regid", &gid];
+        words.extend(if self.in_group { vec!["--groups", &group] } else { vec!["--clear-groups"] });
+        words.into_iter().map(str::to_owned).collect()
     }
 
     /// The whole environment of this caller's programs.
@@ -236,7 +254,13 @@ impl World {
 
     /// Runs tazpod with these arguments and this input to its end.
     pub fn run_with(&self, arguments: &[&str], input: &[u8]) -> Done {
-        self.run_bytes(arguments, input).into()
+        Done::of(&self.run_bytes(arguments, input))
+    }
+
+    /// Runs a line of bash as this caller, where `$tazpod` is the binary.
+    pub fn bash(&self, line: &str) -> Done {
+        let mut command = self.command("bash", &["-c", line]);
+        Done::of(&command.env("tazpod", program()).output().unwrap())
     }
 
     /// The same, with its output as bytes.
@@ -253,6 +277,30 @@ impl World {
     pub fn pod(&self) -> String {
         let status = self.run(&["status", "--json"]).success().json();
         status["name"].as_str().unwrap().to_owned()
+    }
+
+    /// The names of this workspace's containers, as the engine has them.
+    pub fn containers(&self) -> Vec<String> {
+        let label = format!("label=io.tazpod.workspace={}", self.workspace.display());
+        let names = self.engine.client_stdout(&["ps", "-a", "--filter", &label, "--format", "{{.Names}}"]);
+        names.lines().map(str::to_owned).collect()
+    }
+
+    /// Sees that nothing is left: no container, no directory of a pod, no helper.
+    #[track_caller]
+    pub fn assert_nothing_left(&self) {
+        assert_eq!(self.containers(), [""; 0]);
+        let pods = fs::read_dir(self.state.join("pods"));
+        let pods: Vec<_> = pods.into_iter().flatten().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(pods, [PathBuf::new(); 0]);
+        // Those of other tests come and go; ours is gone with the command.
+        let helpers = ["ps", "-aq", "--filter", "label=io.tazpod.helper"];
+        let ids = |text: String| text.lines().map(str::to_owned).collect::<Vec<_>>();
+        let before = ids(self.engine.client_stdout(&helpers));
+        self.wait_for("helper containers to go", || {
+            let now = ids(self.engine.client_stdout(&helpers));
+            !before.iter().any(|id| now.contains(id))
+        });
     }
 
     /// Waits for something to become true.
@@ -312,5 +360,164 @@ pub fn wait_for(what: &str, dump: impl FnOnce(), mut check: impl FnMut() -> bool
             panic!("waited 20 s for: {what}");
         }
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// An image made of these files, owned by root; it goes at the end.
+pub struct TestImage {
+    engine: Engine,
+    pub name: String,
+}
+
+impl TestImage {
+    /// Gives the engine an image of one layer.
+    pub fn load(engine: Engine, architecture: &str, files: &[(&str, &str)]) -> TestImage {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("localhost/tazpod-test-{}-{number}:latest", std::process::id());
+        let layer = tar(files);
+        let digest: String = Sha256::digest(&layer).iter().map(|byte| format!("{byte:02x}")).collect();
+        let config = serde_json::json!({
+            "architecture": architecture,
+            "os": "linux",
+            "config": {},
+            "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{digest}")] },
+        });
+        let manifest =
+            serde_json::json!([{ "Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"] }]);
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let mut archive = tar::Builder::new(Vec::new());
+        for (path, content) in [
+            ("manifest.json", manifest.to_string().as_bytes()),
+            ("config.json", config.to_string().as_bytes()),
+            ("layer.tar", &layer),
+        ] {
+            append(&mut archive, path, content);
+        }
+        file.write_all(&archive.into_inner().unwrap()).unwrap();
+        engine.client_stdout(&["load", "-i", &file.path().to_string_lossy()]);
+        TestImage { engine, name }
+    }
+}
+
+impl Drop for TestImage {
+    fn drop(&mut self) {
+        self.engine.client(&["rmi", &self.name]);
+    }
+}
+
+fn tar(files: &[(&str, &str)]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (path, content) in files {
+        append(&mut archive, path, content.as_bytes());
+    }
+    archive.into_inner().unwrap()
+}
+
+fn append(archive: &mut tar::Builder<Vec<u8>>, path: &str, content: &[u8]) {
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o644);
+    header.set_size(content.len() as u64);
+    archive.append_data(&mut header, path, content).unwrap();
+}
+
+/// A socket in front of an engine's, which everybody may use, and which can fail.
+#[derive(Clone)]
+pub struct Proxy {
+    pub path: PathBuf,
+    state: Arc<Mutex<ProxyState>>,
+}
+
+#[derive(Default)]
+struct ProxyState {
+    cut: bool,
+    streams: Vec<UnixStream>,
+    hook: Option<(String, Box<dyn FnOnce() + Send>)>,
+    /// Of the same length.
+    rewrite: Option<(String, String)>,
+}
+
+impl Proxy {
+    /// Listens in the world's directory, which then uses it.
+    pub fn before(world: &mut World) -> Proxy {
+        let path = world.directory.join("engine.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+        let engine = world.engine.address().trim_start_matches("unix://").to_owned();
+        let proxy = Proxy { path, state: Arc::default() };
+        let serving = proxy.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                serving.serve(client.unwrap(), &engine);
+            }
+        });
+        world.environment.push(("TAZPOD_ENGINE".into(), format!("unix://{}", proxy.path.display())));
+        proxy
+    }
+
+    fn serve(&self, client: UnixStream, engine: &str) {
+        let mut state = self.state.lock().unwrap();
+        if state.cut {
+            return;
+        }
+        let server = UnixStream::connect(engine).unwrap();
+        let copy = |stream: &UnixStream| stream.try_clone().unwrap();
+        state.streams.extend([copy(&client), copy(&server)]);
+        let (proxy, from, to) = (self.clone(), copy(&client), copy(&server));
+        std::thread::spawn(move || proxy.pass_requests(from, to));
+        std::thread::spawn(move || {
+            // Broken connections are what it is for.
+            let _ = std::io::copy(&mut &server, &mut &client);
+            let _ = client.shutdown(Shutdown::Write);
+        });
+    }
+
+    fn pass_requests(&self, mut from: UnixStream, mut to: UnixStream) {
+        let mut buffer = vec![0; 256 * 1024];
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            let mut data = buffer[..count].to_vec();
+            let find =
+                |data: &[u8], text: &str| data.windows(text.len()).position(|part| part == text.as_bytes());
+            let mut state = self.state.lock().unwrap();
+            let due = state.hook.take_if(|(pattern, _)| find(&data, pattern).is_some());
+            if let Some((old, new)) = &state.rewrite {
+                while let Some(position) = find(&data, old) {
+                    data[position..position + old.len()].copy_from_slice(new.as_bytes());
+                }
+            }
+            drop(state);
+            if let Some((_, hook)) = due {
+                hook();
+            }
+            if to.write_all(&data).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Write);
+    }
+
+    /// Does this once, when a request with this text comes, before it is passed on.
+    pub fn at(&self, pattern: &str, hook: impl FnOnce() + Send + 'static) {
+        self.state.lock().unwrap().hook = Some((pattern.to_owned(), Box::new(hook)));
+    }
+
+    /// Replaces a text in requests by another of the same length; an empty one by nothing.
+    pub fn rewrite(&self, old: &str, new: &str) {
+        assert_eq!(old.len(), new.len());
+        self.state.lock().unwrap().rewrite = (!old.is_empty()).then(|| (old.to_owned(), new.to_owned()));
+    }
+
+    /// Ends every connection, and lets no other come.
+    pub fn cut(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.cut = true;
+        for stream in state.streams.drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Lets connections come again.
+    pub fn mend(&self) {
+        self.state.lock().unwrap().cut = false;
     }
 }

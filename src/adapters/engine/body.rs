@@ -1,7 +1,7 @@
 //! From a specification to the engine's request, as a pure function.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType};
 
@@ -20,6 +20,13 @@ pub const STOP_GRACE_SECONDS: i64 = 10;
 /// A mountpoint under which nothing can be written, by anyone: what is under a mount that went missing.
 const SEALED_MOUNTPOINT: &str = "ro,mode=0000,size=4k,nosuid,nodev,noexec";
 
+/// Whether every engine binds a path as it is: Podman turns mounts into CSV on the way.
+pub fn can_spell(path: &Path) -> bool {
+    path.to_str().is_some_and(|text| {
+        !text.chars().any(|char| char.is_control() || matches!(char, ',' | '"' | '\\' | ':'))
+    })
+}
+
 /// A bind mount of `source` that must exist.
 pub fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
     Mount {
@@ -33,8 +40,13 @@ pub fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
     }
 }
 
-/// The request that creates a pod's container.
-pub fn container(spec: &Spec, image: &Image, traits: EngineTraits) -> ContainerCreateBody {
+/// The request that creates a pod's container; `sources` are the shares' as the engine is told of them.
+pub fn container(
+    spec: &Spec,
+    sources: &[PathBuf],
+    image: &Image,
+    traits: EngineTraits,
+) -> ContainerCreateBody {
     let user = spec.user();
     let labels = [
         (
@@ -61,15 +73,15 @@ pub fn container(spec: &Spec, image: &Image, traits: EngineTraits) -> ContainerC
         labels: Some(labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
         stop_signal: Some("SIGTERM".into()),
         stop_timeout: Some(STOP_GRACE_SECONDS),
-        host_config: Some(host_config(spec, traits)),
+        host_config: Some(host_config(spec, sources, traits)),
         ..Default::default()
     }
 }
 
-fn host_config(spec: &Spec, traits: EngineTraits) -> HostConfig {
+fn host_config(spec: &Spec, sources: &[PathBuf], traits: EngineTraits) -> HostConfig {
     let mut mounts = Vec::new();
     let mut tmpfs = HashMap::new();
-    for share in &spec.shares {
+    for (share, source) in spec.shares.iter().zip(sources) {
         let target = share.target.to_string_lossy().into_owned();
         if matches!(spec.ownership, Ownership::Idmap(_)) {
             // Mounted after the start, from inside the pod's namespaces.
@@ -80,7 +92,7 @@ fn host_config(spec: &Spec, traits: EngineTraits) -> HostConfig {
             }
             tmpfs.insert(target, options);
         } else {
-            mounts.push(bind(&share.source, &target, false));
+            mounts.push(bind(source, &target, false));
         }
     }
     if let AgentSource::Mount(path) = &spec.agent {

@@ -5,7 +5,9 @@ mod endpoint;
 mod raw;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 // The one home of the engine's client.
@@ -19,11 +21,12 @@ use bollard::query_parameters as query;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use tokio::io::AsyncWrite;
+use tokio::sync::Mutex;
 
 use crate::error::{Error, Kind, Result};
 use crate::pod::ownership::EngineTraits;
 use crate::pod::spec::{Spec, label};
-pub use body::CAPABILITIES;
+pub use body::{CAPABILITIES, can_spell};
 pub use endpoint::Endpoint;
 
 /// How long one request may take; streams have no limit as a whole.
@@ -71,7 +74,7 @@ pub struct PodSummary {
     pub id: String,
     /// The container's name.
     pub name: String,
-    /// `running`, `exited`, `created`, …; `unknown` for a state that we do not know.
+    /// As the engine says: `running`, `exited`, `created`, …
     pub state: String,
     /// For people: `Up 2 hours`.
     pub status: String,
@@ -143,6 +146,17 @@ pub enum BuildContext {
     Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
 }
 
+/// A container that a request made, if it did.
+#[derive(Clone, Debug, Default)]
+pub struct Created(Arc<Mutex<Option<String>>>);
+
+impl Created {
+    /// Its id, once the engine has answered.
+    pub async fn id(&self) -> Option<String> {
+        self.0.lock().await.clone()
+    }
+}
+
 /// A short-lived container.
 #[derive(Clone, Debug, Default)]
 pub struct Helper {
@@ -185,7 +199,11 @@ impl Engine {
         let docker = match &endpoint {
             Endpoint::Unix(path) => {
                 if let Err(source) = std::fs::metadata(path) {
-                    return Err(unreachable_engine(&endpoint).with_source(source));
+                    let error = match source.kind() {
+                        std::io::ErrorKind::PermissionDenied => no_permission(&endpoint),
+                        _ => unreachable_engine(&endpoint),
+                    };
+                    return Err(error.with_source(source));
                 }
                 Docker::connect_with_unix(&path.to_string_lossy(), REQUEST_TIMEOUT_SECONDS, version)
             }
@@ -245,45 +263,31 @@ impl Engine {
         })
     }
 
-    /// Containers with all of these labels, in any state. Label filters of engines match `KEY=VALUE` whole.
+    /// Containers with all of these labels, in any state.
     ///
     /// # Errors
     /// Where the engine does not answer.
     pub async fn pods(&self, labels: &[(&str, &str)]) -> Result<Vec<PodSummary>> {
-        let filter: Vec<String> = labels
-            .iter()
-            .map(|(key, value)| if value.is_empty() { (*key).to_owned() } else { format!("{key}={value}") })
-            .collect();
-        let list = |status: Option<&'static str>| {
-            let mut filters = HashMap::from([("label".to_owned(), filter.clone())]);
-            filters.extend(status.map(|status| ("status".to_owned(), vec![status.to_owned()])));
-            let options = query::ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-            self.docker.list_containers(Some(options))
-        };
-        let found = match list(None).await {
-            // One container in a state that the client's types lack fails the whole list: ask state by state.
-            Err(ApiError::JsonDataError { .. } | ApiError::JsonSerdeError { .. }) => {
-                let mut found = Vec::new();
-                for status in ["running", "created", "exited", "paused"] {
-                    found.extend(list(Some(status)).await.unwrap_or_default());
-                }
-                Ok(found)
-            }
-            other => other,
-        };
-        let found = found.map_err(|source| self.failed("cannot list containers", source))?;
+        let key = labels.first().map_or("", |(key, _)| key);
+        // The filter {"label":["KEY"]}. The client's types lack states of Podman's, and then fail the whole list.
+        let path = format!("/containers/json?all=true&filters=%7B%22label%22%3A%5B%22{key}%22%5D%7D");
+        let found: Vec<raw::Container> = serde_json::from_value(raw::get(&self.endpoint, &path).await?)
+            .map_err(|source| {
+                Error::new(Kind::Engine, "cannot read the engine's list of containers").with_source(source)
+            })?;
         let mut pods: Vec<_> = found
             .into_iter()
             .map(|container| PodSummary {
-                id: container.id.unwrap_or_default(),
+                id: container.id,
                 name: container
                     .names
-                    .and_then(|names| names.into_iter().next())
+                    .unwrap_or_default()
+                    .first()
                     .map(|name| name.trim_start_matches('/').to_owned())
                     .unwrap_or_default(),
-                state: container.state.map_or_else(|| "unknown".to_owned(), |state| state.to_string()),
-                status: container.status.unwrap_or_default(),
-                image: container.image.unwrap_or_default(),
+                state: container.state,
+                status: container.status,
+                image: container.image,
                 labels: container.labels.unwrap_or_default(),
             })
             // Filters of engines are not to be trusted with what gets removed.
@@ -336,6 +340,11 @@ impl Engine {
                 size: found.size.unwrap_or_default(),
             })),
             Err(source) if is_not_found(&source) => Ok(None),
+            // A reference that is none, say.
+            Err(ApiError::DockerResponseServerError { message, .. }) => Err(Error::new(
+                Kind::Image,
+                format!("cannot use the image `{reference}`: {}", message.trim()),
+            )),
             Err(source) => Err(self.failed(format!("cannot inspect the image `{reference}`"), source)),
         }
     }
@@ -446,19 +455,39 @@ impl Engine {
         }
     }
 
-    /// Creates the pod's container and returns its id.
+    /// Creates the pod's container. The engine is told of `sources` instead of the shares' own.
     ///
     /// # Errors
     /// Where the engine refuses.
-    pub async fn create(&self, spec: &Spec, image: &Image, traits: EngineTraits) -> Result<String> {
-        let body = body::container(spec, image, traits);
-        let options = query::CreateContainerOptionsBuilder::default().name(&spec.name).build();
-        let created = self
-            .docker
-            .create_container(Some(options), body)
+    pub async fn create(
+        &self,
+        spec: &Spec,
+        sources: &[PathBuf],
+        image: &Image,
+        traits: EngineTraits,
+        created: &Created,
+    ) -> Result<()> {
+        let body = body::container(spec, sources, image, traits);
+        self.create_known(Some(&spec.name), body, created)
             .await
-            .map_err(|source| self.failed(format!("cannot create `{}`", spec.name), source))?;
-        Ok(created.id)
+            .map_err(|source| self.failed(format!("cannot create `{}`", spec.name), source))
+    }
+
+    /// A task of its own: a caller that is interrupted has sent the request all the same, and has to undo it.
+    async fn create_known(
+        &self,
+        name: Option<&str>,
+        body: ContainerCreateBody,
+        created: &Created,
+    ) -> std::result::Result<(), ApiError> {
+        let options = name.map(|name| query::CreateContainerOptionsBuilder::default().name(name).build());
+        let mut known = Arc::clone(&created.0).lock_owned().await;
+        let docker = self.docker.clone();
+        let creating = tokio::spawn(async move {
+            *known = Some(docker.create_container(options, body).await?.id);
+            Ok(())
+        });
+        creating.await.unwrap_or_else(|gone| Err(ApiError::IOError { err: std::io::Error::other(gone) }))
     }
 
     /// Starts a container.
@@ -562,7 +591,19 @@ impl Engine {
             .map_err(|source| self.failed(format!("cannot write to `{directory}` of `{name}`"), source))
     }
 
-    /// Runs a helper container to its end and removes it. Returns its exit code and what it said.
+    /// Runs a helper container to its end, without network, and removes it. Returns its exit code and what it said.
+    /// Where it is interrupted, what `created` knows is left to be removed.
+    ///
+    /// # Errors
+    /// Where the engine refuses.
+    pub async fn run_helper(&self, helper: &Helper, created: &Created) -> Result<(i64, String)> {
+        self.create_known(None, helper_body(helper), created)
+            .await
+            .map_err(|source| self.failed("cannot create a helper container", source))?;
+        self.finish_helper(&created.id().await.unwrap_or_default()).await
+    }
+
+    /// As [`Engine::run_helper`], for a helper container that is there and did not start yet.
     ///
     /// # Errors
     /// Where the engine refuses.
@@ -589,31 +630,9 @@ impl Engine {
     /// # Errors
     /// Where the engine refuses.
     pub async fn create_helper(&self, helper: &Helper) -> Result<String> {
-        let body = ContainerCreateBody {
-            image: Some(helper.image.clone()),
-            user: Some(helper.user.clone().unwrap_or_else(|| "0:0".into())),
-            entrypoint: Some(helper.command.clone()),
-            cmd: Some(Vec::new()),
-            working_dir: Some("/".into()),
-            // The image's would run with the helper's capabilities.
-            healthcheck: Some(HealthConfig { test: Some(vec!["NONE".into()]), ..Default::default() }),
-            labels: Some(HashMap::from([("io.tazpod.helper".to_owned(), "true".to_owned())])),
-            host_config: Some(HostConfig {
-                network_mode: Some("none".into()),
-                cap_drop: Some(vec!["ALL".into()]),
-                cap_add: Some(helper.capabilities.iter().map(|&name| name.to_owned()).collect()),
-                security_opt: Some(vec!["label=disable".into(), "apparmor=unconfined".into()]),
-                pid_mode: helper.pid_mode.clone(),
-                mounts: Some(
-                    helper.binds.iter().map(|(source, target, ro)| body::bind(source, target, *ro)).collect(),
-                ),
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
         let created = self
             .docker
-            .create_container(None::<query::CreateContainerOptions>, body)
+            .create_container(None::<query::CreateContainerOptions>, helper_body(helper))
             .await
             .map_err(|source| self.failed("cannot create a helper container", source))?;
         Ok(created.id)
@@ -625,6 +644,31 @@ impl Engine {
     /// Where the engine does not answer.
     pub async fn pods_of(&self, workspace: &std::path::Path) -> Result<Vec<PodSummary>> {
         self.pods(&[(label::WORKSPACE, &workspace.to_string_lossy())]).await
+    }
+}
+
+fn helper_body(helper: &Helper) -> ContainerCreateBody {
+    ContainerCreateBody {
+        image: Some(helper.image.clone()),
+        user: Some(helper.user.clone().unwrap_or_else(|| "0:0".into())),
+        entrypoint: Some(helper.command.clone()),
+        cmd: Some(Vec::new()),
+        working_dir: Some("/".into()),
+        // The image's would run with the helper's capabilities.
+        healthcheck: Some(HealthConfig { test: Some(vec!["NONE".into()]), ..Default::default() }),
+        labels: Some(HashMap::from([("io.tazpod.helper".to_owned(), "true".to_owned())])),
+        host_config: Some(HostConfig {
+            network_mode: Some("none".into()),
+            cap_drop: Some(vec!["ALL".into()]),
+            cap_add: Some(helper.capabilities.iter().map(|&name| name.to_owned()).collect()),
+            security_opt: Some(vec!["label=disable".into(), "apparmor=unconfined".into()]),
+            pid_mode: helper.pid_mode.clone(),
+            mounts: Some(
+                helper.binds.iter().map(|(source, target, ro)| body::bind(source, target, *ro)).collect(),
+            ),
+            ..Default::default()
+        }),
+        ..Default::default()
     }
 }
 

@@ -1,11 +1,13 @@
 //! Answers of the engine as plain JSON, where the client's types leave out what is needed.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::Request;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -19,6 +21,24 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 const LIMIT: usize = 4 * 1024 * 1024;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What a list says of a container.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Container {
+    /// The full id.
+    pub id: String,
+    /// The first is its own, with a slash before it.
+    pub names: Option<Vec<String>>,
+    /// In a word.
+    pub state: String,
+    /// For people.
+    pub status: String,
+    /// As given at creation.
+    pub image: String,
+    /// All labels.
+    pub labels: Option<HashMap<String, String>>,
+}
 
 /// GETs a path.
 ///

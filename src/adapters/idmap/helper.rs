@@ -12,8 +12,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 use serde::{Deserialize, Serialize};
 
 use super::{Mapping, Process, Source, mount_in};
-use crate::adapters::engine::{Endpoint, Engine, Helper};
-use crate::context::Context as CommandContext;
+use crate::adapters::engine::{Created, Endpoint, Engine, Helper, can_spell};
 use crate::error::{Context, Error, Kind, Result};
 use crate::pod::ownership::Ids;
 use crate::pod::spec::{AgentSource, Share};
@@ -66,16 +65,16 @@ impl From<Failure> for Error {
 /// left as they are.
 ///
 /// This process does it where it is root on the engine's machine; otherwise a helper container that joins the pod's pid
-/// namespace.
+/// namespace. Where that is interrupted, `helper` is left to be removed.
 ///
 /// # Errors
 /// As [`mount_in`]; [`Kind::Engine`] where the engine refuses the helper, or is not on this machine.
 pub async fn mount(
-    context: &CommandContext,
     engine: &Engine,
     pod: RunningPod<'_>,
     shares: &[Share],
     ids: Ids,
+    helper: &Created,
 ) -> Result<()> {
     if let Endpoint::Http(address) = engine.endpoint() {
         return Err(Error::new(
@@ -94,7 +93,7 @@ pub async fn mount(
         .collect::<Result<Vec<_>>>()?;
     match reachable(pod) {
         Some(process) => mount_in(&process, &mappings, ids),
-        None => mount_by_helper(context, engine, pod, shares, ids).await,
+        None => mount_by_helper(engine, pod, shares, ids, helper).await,
     }
 }
 
@@ -108,11 +107,11 @@ fn reachable(pod: RunningPod<'_>) -> Option<Process> {
 }
 
 async fn mount_by_helper(
-    context: &CommandContext,
     engine: &Engine,
     pod: RunningPod<'_>,
     shares: &[Share],
     ids: Ids,
+    created: &Created,
 ) -> Result<()> {
     let directory = unguessable_directory().context(Kind::Failure, || "cannot read random numbers")?;
     let agent = format!("{directory}/tazpod");
@@ -143,15 +142,7 @@ async fn mount_by_helper(
         binds,
         pid_mode: Some(format!("container:{}", pod.id)),
     };
-    let id = engine.create_helper(&helper).await?;
-    let (cleaner, name) = (engine.clone(), id.clone());
-    let armed = context.arm(async move {
-        // The failure that led here is the one to report.
-        let _ = cleaner.remove(&name).await;
-    });
-    let finished = engine.finish_helper(&id).await?;
-    context.disarm(armed);
-    match finished {
+    match engine.run_helper(&helper, created).await? {
         (0, _) => Ok(()),
         (code, output) => Err(match serde_json::from_str::<Failure>(&output) {
             Ok(failure) => failure.into(),
@@ -188,15 +179,9 @@ fn unguessable_directory() -> io::Result<String> {
     }))
 }
 
-/// The longest part of a path that every engine binds as it is, and the rest. Requests are JSON, which has no bytes
-/// but UTF-8, and Podman turns mounts into CSV on the way.
+/// The longest part of a path that every engine binds as it is, and the rest.
 fn bindable(path: &Path) -> (&Path, &Path) {
-    let plain = |path: &Path| {
-        path.to_str().is_some_and(|text| {
-            !text.chars().any(|char| char.is_control() || matches!(char, ',' | '"' | '\\' | ':'))
-        })
-    };
-    let bound = path.ancestors().find(|path| plain(path)).unwrap_or(Path::new("/"));
+    let bound = path.ancestors().find(|path| can_spell(path)).unwrap_or(Path::new("/"));
     (bound, path.strip_prefix(bound).unwrap_or(Path::new("")))
 }
 
