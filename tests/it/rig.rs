@@ -292,7 +292,7 @@ impl World {
         assert_eq!(self.containers(), [""; 0]);
         let pods = fs::read_dir(self.state.join("pods"));
         let pods: Vec<_> = pods.into_iter().flatten().map(|entry| entry.unwrap().path()).collect();
-        assert_eq!(pods, [PathBuf::new(); 0]);
+        assert_eq!(pods, Vec::<PathBuf>::new());
         // Those of other tests come and go; ours is gone with the command.
         let helpers = ["ps", "-aq", "--filter", "label=io.tazpod.helper"];
         let ids = |text: String| text.lines().map(str::to_owned).collect::<Vec<_>>();
