@@ -253,7 +253,7 @@ fn the_size_follows(engine: Engine) {
     let mut terminal = Terminal::sized(&world, &["attach"], 20, 70);
     ask_for_prompt(&mut terminal);
     type_line(&mut terminal, "stty size", "20 70");
-    terminal.resize(30, 100);
+    terminal.resize_in(&world, 30, 100);
     type_line(&mut terminal, "clear; stty size", "30 100");
     terminal.send(
         "bash -c 'trap \"echo now \\$(stty size)\" WINCH; echo wait''ing; while :; do sleep 0.05; done'\r",
@@ -646,7 +646,7 @@ fn exec_with_a_terminal(engine: Engine) {
     terminal.send("stty -echo\r");
     terminal.send("\r~.\r");
     terminal.wait("~.");
-    terminal.resize(40, 90);
+    terminal.resize_in(&world, 40, 90);
     terminal.send("stty size\r");
     terminal.wait("40 90");
     terminal.send("exit 6\r");
@@ -665,7 +665,7 @@ fn a_session_over_exec(engine: Engine) {
     world.run(&["up", "--detach"]).success();
     let mut terminal = attach(&world);
     type_line(&mut terminal, "seq -f 'row %g.' 1 100", "row 100.");
-    terminal.resize(30, 100);
+    terminal.resize_in(&world, 30, 100);
     type_line(&mut terminal, "stty size", "30 100");
     terminal.detach();
     assert_eq!(terminal.end(), 0);

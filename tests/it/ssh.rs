@@ -200,7 +200,7 @@ fn ssh_gives_a_terminal(engine: Engine) {
     terminal.wait("$");
     terminal.send("stty size; echo $((6 * 7)) $0\r");
     terminal.wait("24 80\n42 -bash");
-    terminal.resize(33, 99);
+    terminal.resize_in(&world, 33, 99);
     terminal.send("clear; stty size\r");
     terminal.wait("33 99");
     terminal.send("sleep 1000\r");

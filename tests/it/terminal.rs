@@ -113,6 +113,15 @@ impl Terminal {
         self.master.resize(PtySize { rows, cols: columns, pixel_width: 0, pixel_height: 0 }).unwrap();
     }
 
+    /// Changes the size and waits until the pod knows it: a key typed at once may overtake it.
+    #[track_caller]
+    pub fn resize_in(&self, world: &World, rows: u16, columns: u16) {
+        self.resize(rows, columns);
+        let line = "for terminal in /dev/pts/[0-9]*; do stty -F $terminal size; done";
+        let size = format!("{rows} {columns}\n");
+        world.wait_for("the size in the pod", || world.sh(line).stdout.contains(&size));
+    }
+
     /// Waits until the screen shows a text.
     #[track_caller]
     pub fn wait(&self, text: &str) {
