@@ -41,11 +41,6 @@ impl Ui {
         Ui { verbosity, terminal, color: terminal && !no_color }
     }
 
-    /// Whether stdin and stderr are a terminal, so that a question can be asked.
-    pub fn can_ask(&self) -> bool {
-        self.terminal && io::stdin().is_terminal()
-    }
-
     /// Whether `-v` was given.
     pub fn is_verbose(&self) -> bool {
         self.verbosity == Verbosity::Verbose
@@ -128,25 +123,6 @@ impl Ui {
         });
         self.verbose(format!("{text} …"));
         Step { ui: self.clone(), text, ticker, started: Instant::now() }
-    }
-
-    /// Asks a yes-or-no question, `no` by default.
-    ///
-    /// # Errors
-    /// [`Kind::Usage`] without a terminal; `flag` is what to give instead.
-    pub fn confirm(&self, question: &str, flag: &str) -> Result<bool> {
-        if !self.can_ask() {
-            return Err(Error::new(Kind::Usage, format!("cannot ask without a terminal: {question}"))
-                .hint(format!("give `{flag}`")));
-        }
-        let mut stderr = io::stderr().lock();
-        let _ = write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush());
-        drop(stderr);
-        let mut answer = String::new();
-        io::stdin()
-            .read_line(&mut answer)
-            .map_err(|source| Error::new(Kind::Failure, "cannot read the answer").with_source(source))?;
-        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
