@@ -580,7 +580,7 @@ fn signals_at_each_request(engine: Engine) {
 }
 
 fn an_engine_that_dies(engine: Engine) {
-    for moment in ["/version", "/images/", "/containers/create", "/start"] {
+    for moment in ["/info", "/images/", "/containers/create", "/start"] {
         let mut world = World::new(engine);
         let proxy = Proxy::before(&mut world);
         let cut = proxy.clone();
