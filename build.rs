@@ -1,5 +1,5 @@
-//! Stamps the binary with a hash of its own sources, so that a pod's agent built from other sources is
-//! told apart from this one even where the version number is the same.
+//! Stamps the binary with a hash of its own sources and of how they are compiled, so that a pod's agent of another
+//! build is told apart from this one even where the version number is the same.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hasher};
@@ -27,6 +27,10 @@ fn main() -> io::Result<()> {
     for file in &files {
         hasher.write(file.as_os_str().as_encoded_bytes());
         hasher.write(&fs::read(file)?);
+    }
+    // Cargo names these to every build script.
+    for setting in ["TARGET", "PROFILE", "OPT_LEVEL"] {
+        hasher.write(std::env::var_os(setting).unwrap_or_default().as_encoded_bytes());
     }
     println!("cargo:rustc-env=TAZPOD_BUILD={:016x}", hasher.finish());
     Ok(())
