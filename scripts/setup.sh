@@ -52,6 +52,19 @@ need_tools() { # TOOL:PACKAGE...
     apt_install "${packages[@]}"
 }
 
+# A registry for the tests, out of its package without installing it: its service would start.
+ensure_registry() {
+    command -v docker-registry >/dev/null && return
+    local tools=$PWD/target/tools
+    if [[ ! -x $tools/usr/bin/docker-registry ]]; then
+        echo 'unpacking docker-registry' >&2
+        mkdir -p "$tools"
+        (cd "$tools" && apt-get -qq -o APT::Sandbox::User=root download docker-registry && dpkg -x docker-registry_*.deb .) ||
+            setup_fail 'cannot fetch docker-registry' 'see what apt says above' || return
+    fi
+    PATH=$PATH:$tools/usr/bin
+}
+
 # Cargo of at least the `rust-version` of ./Cargo.toml, and a linker.
 ensure_rust() {
     local wanted=0

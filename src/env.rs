@@ -12,6 +12,10 @@ pub const TAZPOD_LINK: &str = "TAZPOD_LINK";
 pub const DOCKER_HOST: &str = "DOCKER_HOST";
 /// Podman's address of the engine.
 pub const CONTAINER_HOST: &str = "CONTAINER_HOST";
+/// Podman's file of credentials, instead of those at their usual places.
+pub const REGISTRY_AUTH_FILE: &str = "REGISTRY_AUTH_FILE";
+/// Docker's directory of configuration, instead of `~/.docker`.
+pub const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
 /// The user's directory of sockets.
 pub const XDG_RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
 /// The user's directory of state.

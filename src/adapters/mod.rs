@@ -4,6 +4,7 @@ pub mod child;
 pub mod engine;
 pub mod files;
 pub mod idmap;
+pub mod registry;
 pub mod state;
 pub mod sys;
 pub mod terminal;

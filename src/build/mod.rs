@@ -4,9 +4,9 @@ mod context;
 mod log;
 mod mirror;
 mod plan;
+mod pull;
 mod rootfs;
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +22,7 @@ use context::Sources;
 use log::BuildLog;
 use plan::{CONTEXT_LABEL, Existing, PARENT_LABEL, Wanted};
 pub use plan::{Reason, Step};
+pub use pull::{PullPolicy, ensure_reference};
 
 /// What the tree of verticals stands on, where a registry is in reach.
 const ROOT_IMAGE: &str = "docker.io/library/ubuntu:24.04";
@@ -29,26 +30,8 @@ const ROOT_IMAGE: &str = "docker.io/library/ubuntu:24.04";
 const AGENT_PATH: &str = "/usr/local/bin/tazpod";
 /// The name of images that are not verified yet.
 const TEMPORARY: &str = "localhost/tazpod-build";
-/// How long a registry may take to answer at all.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long an interrupted builder may be at its last step, which is a short one.
 const LAST_STEP: Duration = Duration::from_secs(1);
-/// How long a pull that has begun may be without progress.
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(180);
-
-/// When to ask the registry for an image.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum PullPolicy {
-    /// Where the engine does not have it.
-    #[default]
-    Missing,
-    /// Every time, going on with what is there where the registry is out of reach.
-    Newer,
-    /// Every time.
-    Always,
-    /// At no time.
-    Never,
-}
 
 /// How to build.
 #[derive(Clone, Copy, Debug, Default)]
@@ -70,83 +53,23 @@ pub async fn ensure(
     policy: PullPolicy,
 ) -> Result<Image> {
     let reference = vertical.reference();
-    let Err(error) = ensure_reference(context, engine, &reference, policy).await.map_err(|error| {
+    let failed = match ensure_reference(context, engine, &reference, policy).await {
+        Ok(image) => return Ok(image),
+        Err(failed) => failed,
+    };
+    let (absent, error) = (failed.failure.is_absence(), failed.error);
+    let may_build = absent && matches!(policy, PullPolicy::Missing | PullPolicy::Newer);
+    if error.kind() != Kind::Image || !may_build || vertical.origin != Origin::Built {
         let name = &vertical.name;
-        match vertical.origin {
-            Origin::Built if policy == PullPolicy::Never => {
-                error.hint(format!("build it: `tazpod build {name}`"))
-            }
+        return Err(match vertical.origin {
+            Origin::Built if absent => error.hint(format!("build it: `tazpod build {name}`")),
             Origin::Planned => error.hint(format!("the image of `{name}` cannot be built here yet")),
             _ => error,
-        }
-    }) else {
-        return present(engine, &reference).await;
-    };
-    let may_build = matches!(policy, PullPolicy::Missing | PullPolicy::Newer);
-    if error.kind() != Kind::Image || !may_build || vertical.origin != Origin::Built {
-        return Err(error);
+        });
     }
     context.ui.verbose(error.to_string());
     context.ui.status(format!("`{reference}` is not in reach: building it"));
     build(context, engine, vertical, Options::default()).await
-}
-
-/// Any image, by reference: what is there, or pulled.
-///
-/// # Errors
-/// [`Kind::Image`] where neither works out.
-pub async fn ensure_reference(
-    context: &Context,
-    engine: &Engine,
-    reference: &str,
-    policy: PullPolicy,
-) -> Result<Image> {
-    let local = engine.image(reference).await?;
-    match (policy, local) {
-        (PullPolicy::Missing | PullPolicy::Never, Some(image)) => Ok(image),
-        (PullPolicy::Never, None) => Err(Error::new(Kind::Image, format!("`{reference}` is not there"))
-            .hint("allow to pull it: `--pull missing`")),
-        (PullPolicy::Newer, Some(image)) => match pull(context, engine, reference).await {
-            Err(error) if error.kind() == Kind::Image => {
-                context.ui.warn(format!("{error}; going on with the image that is there"));
-                Ok(image)
-            }
-            other => other,
-        },
-        (PullPolicy::Missing | PullPolicy::Newer | PullPolicy::Always, _) => {
-            pull(context, engine, reference).await
-        }
-    }
-}
-
-/// Pulls an image; gives up on a registry that does not answer.
-///
-/// # Errors
-/// [`Kind::Image`], with the engine's reason.
-pub async fn pull(context: &Context, engine: &Engine, reference: &str) -> Result<Image> {
-    let _step = context.ui.step(format!("pulling `{reference}`"));
-    let heard = Cell::new((ANSWER_TIMEOUT, Instant::now()));
-    let pulling = engine.pull(reference, |line| {
-        heard.set((SILENCE_TIMEOUT, Instant::now()));
-        context.ui.verbose(line);
-    });
-    let silence = async {
-        loop {
-            let (limit, last) = heard.get();
-            match limit.checked_sub(last.elapsed()) {
-                Some(left) if !left.is_zero() => tokio::time::sleep(left).await,
-                _ => return limit,
-            }
-        }
-    };
-    tokio::select! {
-        pulled = pulling => pulled?,
-        limit = silence => {
-            let what = format!("cannot pull `{reference}`: nothing was heard for {} s", limit.as_secs());
-            return Err(Error::new(Kind::Image, what));
-        }
-    }
-    present(engine, reference).await
 }
 
 async fn present(engine: &Engine, reference: &str) -> Result<Image> {
@@ -318,10 +241,12 @@ impl Builder<'_> {
                     return Ok(root(reference));
                 }
             }
-            match pull(context, engine, ROOT_IMAGE).await {
+            match pull::pull(context, engine, ROOT_IMAGE).await {
                 Ok(_) => return Ok(root(ROOT_IMAGE.to_owned())),
-                Err(error) if error.kind() == Kind::Image => context.ui.verbose(error.to_string()),
-                Err(error) => return Err(error),
+                Err(failed) if failed.error.kind() == Kind::Image && failed.failure.is_absence() => {
+                    context.ui.verbose(failed.error.to_string());
+                }
+                Err(failed) => return Err(failed.into()),
             }
             why = "no registry in reach: ";
         }

@@ -1,10 +1,13 @@
 //! The catalog of verticals: which images there are, what stands on what. Data is `images/catalog.toml`.
 
+mod reference;
+
 use std::collections::HashSet;
 
 use serde::Deserialize;
 
 use crate::error::{Error, Kind, Result, nearest};
+pub use reference::Reference;
 
 const BUILTIN: &str = include_str!("../../images/catalog.toml");
 
@@ -140,7 +143,13 @@ impl Catalog {
             let prefix = checked(foreign.name)?;
             for name in foreign.names {
                 let name = checked(name)?;
-                let (repository, tag) = split_reference(&foreign.image.replace("{name}", &name))?;
+                let reference = foreign.image.replace("{name}", &name);
+                let (repository, tag) = match Reference::parse(&reference) {
+                    Ok(found) if found.tag().is_some() && found.to_string() == reference => {
+                        (found.repository(), found.tag().unwrap_or_default().to_owned())
+                    }
+                    _ => return Err(wrong(format!("`{reference}` is not a whole reference with a tag"))),
+                };
                 verticals.push(Vertical {
                     name: format!("{prefix}:{name}"),
                     parent: None,
@@ -235,16 +244,6 @@ fn checked(name: String) -> Result<String> {
     if good { Ok(name) } else { Err(wrong(format!("`{name}` is not a name"))) }
 }
 
-/// Repository and tag; a colon before the last slash belongs to the registry's port.
-fn split_reference(reference: &str) -> Result<(String, String)> {
-    match reference.rsplit_once(':') {
-        Some((repository, tag)) if !tag.contains('/') && !repository.contains('@') => {
-            Ok((repository.to_owned(), tag.to_owned()))
-        }
-        _ => Err(wrong(format!("`{reference}` has no tag"))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -318,8 +317,13 @@ mod tests {
     fn registries_may_have_a_port() {
         let catalog = catalog(&[("a", None)]).unwrap();
         assert_eq!(catalog.find("a").unwrap().reference(), "r.example:5000/t/tazpod-a:stable");
-        assert_eq!(split_reference("h:5000/x:1").unwrap(), ("h:5000/x".into(), "1".into()));
-        assert!(split_reference("h:5000/x").is_err());
-        assert!(split_reference("x@sha256:00").is_err());
+        for image in ["h:5000/x", "x:1", "h:5000/x@sha256:00", "H/{name}:1"] {
+            let foreign = format!(
+                "registry = 'r'\ntag = 't'\n[[foreign]]\nname = 'f'\nimage = '{image}'\nsummary = ''\nuser = 'u'\n\
+                 home = '/'\nnames = ['n']\n"
+            );
+            let error = Catalog::parse(&foreign).unwrap_err().to_string();
+            assert!(error.ends_with("is not a whole reference with a tag"), "{error}");
+        }
     }
 }

@@ -2,15 +2,18 @@
 
 mod size;
 mod table;
+mod transfer;
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use indicatif::{MultiProgress, ProgressDrawTarget};
 use serde::Serialize;
 
 use crate::error::{Error, Kind, Result};
 pub use size::size;
 pub use table::table;
+pub use transfer::{Phase, Transfer};
 
 /// How much status is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,13 +35,20 @@ pub struct Ui {
     verbosity: Verbosity,
     terminal: bool,
     color: bool,
+    bars: MultiProgress,
 }
 
 impl Ui {
     /// `no_color` is whether `NO_COLOR` is set and not empty.
     pub fn new(verbosity: Verbosity, no_color: bool) -> Ui {
         let terminal = io::stderr().is_terminal();
-        Ui { verbosity, terminal, color: terminal && !no_color }
+        let target = match verbosity {
+            // Hides itself where stderr is no terminal.
+            Verbosity::Normal => ProgressDrawTarget::stderr(),
+            Verbosity::Quiet | Verbosity::Verbose => ProgressDrawTarget::hidden(),
+        };
+        let bars = MultiProgress::with_draw_target(target);
+        Ui { verbosity, terminal, color: terminal && !no_color, bars }
     }
 
     /// Whether `-v` was given.
@@ -130,10 +140,12 @@ impl Ui {
     }
 
     fn stderr(&self, text: &str) {
-        let mut stderr = io::stderr().lock();
-        let erase = if self.terminal { "\r\x1b[K" } else { "" };
-        // As in `step`: a closed stderr must not end the work.
-        let _ = writeln!(stderr, "{erase}{text}");
+        self.bars.suspend(|| {
+            let mut stderr = io::stderr().lock();
+            let erase = if self.terminal { "\r\x1b[K" } else { "" };
+            // As in `step`: a closed stderr must not end the work.
+            let _ = writeln!(stderr, "{erase}{text}");
+        });
     }
 }
 

@@ -349,7 +349,7 @@ fn odd_names_of_workspaces(engine: Engine) {
 }
 
 fn an_image_without_a_shell(engine: Engine) {
-    let image = TestImage::load(engine, host_architecture(), &[("etc/passwd", "root:x:0:0::/:\n")]);
+    let image = TestImage::load(engine, host_architecture(), &[("etc/passwd", b"root:x:0:0::/:\n")]);
     let world = World::new(engine);
     world.run(&["up", "--detach", "--image", &image.name]).success();
     world.run(&["exec", "--", "/bin/sh"]).failure(127, "`/bin/sh`: command not found");
@@ -366,7 +366,7 @@ fn an_image_without_a_shell(engine: Engine) {
 }
 
 /// As OCI names it.
-fn host_architecture() -> &'static str {
+pub fn host_architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -376,7 +376,7 @@ fn host_architecture() -> &'static str {
 
 fn an_image_of_another_architecture(engine: Engine) {
     let other = if host_architecture() == "arm64" { "amd64" } else { "arm64" };
-    let image = TestImage::load(engine, other, &[("etc/passwd", "root:x:0:0::/:\n")]);
+    let image = TestImage::load(engine, other, &[("etc/passwd", b"root:x:0:0::/:\n")]);
     let world = World::new(engine);
     let says = format!("`{}` is for {other}, the engine's machine is {}", image.name, host_architecture());
     let done = world.run(&["up", "--image", &image.name]).failure(5, &says);

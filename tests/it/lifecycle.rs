@@ -2,8 +2,10 @@
 
 use std::os::unix::fs::MetadataExt;
 
+use crate::errors::host_architecture;
 use crate::on_every_engine;
-use crate::rig::{Engine, World, wait_for};
+use crate::rig::{Engine, TestImage, World, wait_for};
+use crate::terminal::Terminal;
 
 on_every_engine!(
     the_main_job,
@@ -18,6 +20,7 @@ on_every_engine!(
     dry_run_changes_nothing,
     orphans_are_reaped,
     a_foreign_image,
+    an_image_of_busybox_alone,
     no_capabilities_without_sudo,
     strangers_do_not_lock_the_owner_out,
     a_replaced_workspace_is_noticed,
@@ -226,6 +229,25 @@ fn a_foreign_image(engine: Engine) {
     );
     world.sh("touch made").success();
     assert_eq!(std::fs::metadata(world.workspace.join("made")).unwrap().uid(), world.caller.uid);
+}
+
+/// Nothing of glibc, of Debian or of a distribution at all: the binary brings what it needs, as it must on Alpine.
+fn an_image_of_busybox_alone(engine: Engine) {
+    let busybox = std::fs::read("/usr/bin/busybox").or_else(|_| std::fs::read("/bin/busybox")).unwrap();
+    let files = [("bin/sh", &busybox[..]), ("etc/passwd", b"root:x:0:0::/:/bin/sh\n")];
+    let image = TestImage::load(engine, host_architecture(), &files);
+    let world = World::new(engine);
+    world.run(&["up", "--detach", "--image", &image.name]).success();
+    assert_eq!(
+        world.sh("id -u; pwd; echo $HOME; echo x > made").success().stdout,
+        "1000\n/workspace\n/home/tazpod\n"
+    );
+    assert_eq!(std::fs::metadata(world.workspace.join("made")).unwrap().uid(), world.caller.uid);
+    let mut terminal = Terminal::start(&world, &["attach"]);
+    terminal.send("echo in the $((40 + 2))\r");
+    terminal.wait("in the 42");
+    terminal.send("exit 7\r");
+    assert_eq!(terminal.end(), 7);
 }
 
 /// An image that has neither agent nor user: the root that `base` stands on.

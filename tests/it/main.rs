@@ -11,6 +11,7 @@
 mod errors;
 mod lifecycle;
 mod ownership;
+mod registry;
 mod rig;
 mod session;
 mod ssh;

@@ -371,7 +371,7 @@ pub struct TestImage {
 
 impl TestImage {
     /// Gives the engine an image of one layer.
-    pub fn load(engine: Engine, architecture: &str, files: &[(&str, &str)]) -> TestImage {
+    pub fn load(engine: Engine, architecture: &str, files: &[(&str, &[u8])]) -> TestImage {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("localhost/tazpod-test-{}-{number}:latest", std::process::id());
@@ -406,17 +406,17 @@ impl Drop for TestImage {
     }
 }
 
-fn tar(files: &[(&str, &str)]) -> Vec<u8> {
+fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     for (path, content) in files {
-        append(&mut archive, path, content.as_bytes());
+        append(&mut archive, path, content);
     }
     archive.into_inner().unwrap()
 }
 
 fn append(archive: &mut tar::Builder<Vec<u8>>, path: &str, content: &[u8]) {
     let mut header = tar::Header::new_gnu();
-    header.set_mode(0o644);
+    header.set_mode(if path.starts_with("bin/") { 0o755 } else { 0o644 });
     header.set_size(content.len() as u64);
     archive.append_data(&mut header, path, content).unwrap();
 }

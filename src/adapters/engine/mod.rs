@@ -13,6 +13,7 @@ use std::time::Duration;
 // The one home of the engine's client.
 #[allow(clippy::disallowed_types)]
 use bollard::Docker;
+use bollard::auth::DockerCredentials;
 use bollard::container::LogOutput;
 use bollard::errors::Error as ApiError;
 use bollard::exec::{StartExecOptions, StartExecResults};
@@ -23,6 +24,7 @@ use futures_util::{Stream, StreamExt, TryStreamExt};
 use tokio::io::AsyncWrite;
 use tokio::sync::Mutex;
 
+use super::registry::Credentials;
 use crate::error::{Error, Kind, Result};
 use crate::pod::ownership::EngineTraits;
 use crate::pod::spec::{Spec, label};
@@ -136,6 +138,19 @@ pub struct Build<'a> {
     pub labels: &'a HashMap<String, String>,
     /// Whether every step is run, instead of taken from earlier builds.
     pub fresh: bool,
+}
+
+/// What an engine tells of a pull.
+#[derive(Clone, Copy, Debug)]
+pub struct PullEvent<'a> {
+    /// Of this layer, by the beginning of its digest; of the whole image where there is none.
+    pub layer: Option<&'a str>,
+    /// In Docker's words.
+    pub status: &'a str,
+    /// Bytes done; 0 where the engine does not say.
+    pub current: u64,
+    /// Bytes in all; 0 where the engine does not say.
+    pub total: u64,
 }
 
 /// A build's context.
@@ -345,27 +360,48 @@ impl Engine {
         }
     }
 
-    /// Pulls an image; `progress` gets the engine's lines.
+    /// Pulls an image; `progress` gets what the engine tells of it.
     ///
     /// # Errors
-    /// [`Kind::Image`] with the engine's reason.
-    pub async fn pull(&self, reference: &str, mut progress: impl FnMut(&str)) -> Result<()> {
+    /// [`Kind::Image`], and the engine's own words of the reason.
+    pub async fn pull(
+        &self,
+        reference: &str,
+        who: Option<&Credentials>,
+        mut progress: impl FnMut(PullEvent<'_>),
+    ) -> std::result::Result<(), (Error, String)> {
         let options = query::CreateImageOptionsBuilder::default().from_image(reference).build();
-        let mut stream = self.docker.create_image(Some(options), None, None);
-        while let Some(event) = stream.next().await {
-            let event = event.map_err(|source| {
-                let doing = format!("cannot pull `{reference}`");
-                match source {
-                    ApiError::DockerStreamError { error: reason }
-                    | ApiError::DockerResponseServerError { message: reason, .. } => {
-                        Error::new(Kind::Image, format!("{doing}: {}", reason.trim()))
-                    }
-                    source => self.failed(doing, source),
-                }
-            })?;
-            if let Some(status) = event.status {
-                progress(status.trim_end());
+        let credentials = who.map(|who| match who.clone() {
+            Credentials::Password { username, password } => {
+                DockerCredentials { username: Some(username), password: Some(password), ..Default::default() }
             }
+            Credentials::IdentityToken(token) => {
+                DockerCredentials { identitytoken: Some(token), ..Default::default() }
+            }
+        });
+        let doing = format!("cannot pull `{reference}`");
+        let refused = |reason: String| {
+            let reason = reason.trim().to_owned();
+            (Error::new(Kind::Image, format!("{doing}: {reason}")), reason)
+        };
+        let mut stream = self.docker.create_image(Some(options), None, credentials);
+        while let Some(event) = stream.next().await {
+            let event = event.map_err(|source| match source {
+                ApiError::DockerStreamError { error: reason }
+                | ApiError::DockerResponseServerError { message: reason, .. } => refused(reason),
+                source => (self.failed(doing.clone(), source), String::new()),
+            })?;
+            if let Some(detail) = event.error_detail {
+                return Err(refused(detail.message.unwrap_or_default()));
+            }
+            let detail = event.progress_detail.unwrap_or_default();
+            let bytes = |number: Option<i64>| number.and_then(|n| u64::try_from(n).ok()).unwrap_or_default();
+            progress(PullEvent {
+                layer: event.id.as_deref(),
+                status: event.status.as_deref().unwrap_or_default().trim_end(),
+                current: bytes(detail.current),
+                total: bytes(detail.total),
+            });
         }
         Ok(())
     }

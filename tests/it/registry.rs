@@ -1,0 +1,456 @@
+//! Images out of a private registry: one with a password and with a certificate of its own CA.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::errors::host_architecture;
+use crate::on_every_engine;
+use crate::rig::{Done, Engine, TestImage, World, wait_for};
+use crate::terminal::Terminal;
+
+on_every_engine!(
+    a_private_registry_with_its_own_ca,
+    credentials_of_helpers_and_of_podman,
+    policies,
+    a_layer_that_is_not_what_its_digest_says,
+    a_transfer_that_breaks_off_is_begun_again,
+    a_registry_that_never_answers,
+    an_interrupted_pull_leaves_nothing,
+    progress_on_a_terminal,
+);
+
+const USER: &str = "me";
+const PASSWORD: &str = "s3cret:with-colon";
+/// bcrypt of that password.
+const HTPASSWD: &str = "me:$2b$04$bliEHytfJRcMuik70cX8n.vY14mnVwJZyA4hM4o0a9F0KaVXKXpMm\n";
+
+/// A registry on an address of this machine that no engine takes for loopback, where certificates would not count.
+struct Registry {
+    directory: tempfile::TempDir,
+    process: Child,
+    gate: Gate,
+    address: String,
+}
+
+impl Registry {
+    fn start() -> Registry {
+        let host = Engine::Docker.client_stdout(&[
+            "network",
+            "inspect",
+            "bridge",
+            "--format",
+            "{{(index .IPAM.Config 0).Gateway}}",
+        ]);
+        let directory = tempfile::tempdir().unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let made = Command::new("openssl")
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-nodes",
+                "-days",
+                "2",
+            ])
+            .args(["-subj", "/CN=tazpod test", "-addext", &format!("subjectAltName=IP:{host}")])
+            .args([Path::new("-keyout"), &at("key.pem"), Path::new("-out"), &at("cert.pem")])
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        fs::write(at("htpasswd"), HTPASSWD).unwrap();
+        let behind = TcpListener::bind((host.as_str(), 0)).unwrap().local_addr().unwrap().to_string();
+        let path = |name: &str| serde_json::json!(at(name)).to_string();
+        let config = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
+             http: {{addr: '{behind}', tls: {{certificate: {}, key: {}}}}}\n\
+             auth: {{htpasswd: {{realm: test, path: {}}}}}\n",
+            path("data"),
+            path("cert.pem"),
+            path("key.pem"),
+            path("htpasswd"),
+        );
+        fs::write(at("config.yml"), config).unwrap();
+        let process = Command::new("docker-registry")
+            .arg("serve")
+            .arg(at("config.yml"))
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(at("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let log = at("log");
+        wait_for(
+            "the registry",
+            || eprintln!("{}", fs::read_to_string(log).unwrap_or_default()),
+            || TcpStream::connect(&behind).is_ok(),
+        );
+        let gate = Gate::before(&host, behind);
+        Registry { directory, process, address: gate.address.clone(), gate }
+    }
+
+    /// Puts an image with `size` bytes that nothing compresses into the registry, by Docker's own client, and returns
+    /// its reference by digest. No engine has it afterwards.
+    fn push(&self, name: &str, size: usize) -> String {
+        let mut bytes = vec![0; size];
+        fs::File::open("/dev/urandom").unwrap().read_exact(&mut bytes).unwrap();
+        let busybox = fs::read("/usr/bin/busybox").or_else(|_| fs::read("/bin/busybox")).unwrap();
+        let files =
+            [("bin/sh", &busybox[..]), ("etc/passwd", b"root:x:0:0::/:/bin/sh\n"), ("random", &bytes)];
+        let image = TestImage::load(Engine::Docker, host_architecture(), &files);
+        let reference = self.reference(name);
+        Engine::Docker.client_stdout(&["tag", &image.name, &reference]);
+        let login = tempfile::tempdir().unwrap();
+        fs::write(login.path().join("config.json"), self.auths(USER, PASSWORD)).unwrap();
+        let trust = self.trust();
+        let pushed = Command::new("timeout")
+            .args(["60", "docker", "--config", &login.path().to_string_lossy()])
+            .args(["--host", &Engine::Docker.address(), "push", "--quiet", &reference])
+            .output()
+            .unwrap();
+        assert!(pushed.status.success(), "{}", String::from_utf8_lossy(&pushed.stderr));
+        drop(trust);
+        let digest =
+            Engine::Docker.client_stdout(&["inspect", "--format", "{{index .RepoDigests 0}}", &reference]);
+        Engine::Docker.client_stdout(&["rmi", &reference]);
+        digest
+    }
+
+    fn reference(&self, name: &str) -> String {
+        format!("{}/{name}", self.address)
+    }
+
+    /// As `docker login` writes it.
+    fn auths(&self, user: &str, password: &str) -> String {
+        use base64::Engine;
+        let auth = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+        serde_json::json!({ "auths": { &self.address: { "auth": auth } } }).to_string()
+    }
+
+    /// Has the engines of this machine trust the registry's certificate, until dropped.
+    fn trust(&self) -> Trust {
+        let directory = Path::new("/etc/docker/certs.d").join(&self.address);
+        fs::create_dir_all(&directory).unwrap();
+        fs::copy(self.directory.path().join("cert.pem"), directory.join("ca.crt")).unwrap();
+        Trust(directory)
+    }
+
+    /// The biggest file that the registry keeps: a layer.
+    fn biggest_blob(&self) -> PathBuf {
+        let found = Command::new("find")
+            .arg(self.directory.path().join("data"))
+            .args(["-name", "data", "-printf", "%s %p\\n"])
+            .output()
+            .unwrap();
+        let text = String::from_utf8(found.stdout).unwrap();
+        let sized = text.lines().filter_map(|line| line.split_once(' '));
+        sized.max_by_key(|(size, _)| size.parse::<u64>().unwrap()).unwrap().1.into()
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+struct Trust(PathBuf);
+
+impl Drop for Trust {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What stands between engines and the registry: a line that can be slow, or break.
+struct Gate {
+    address: String,
+    /// Bytes that still come through before the line breaks, once.
+    breaks_after: Arc<AtomicU64>,
+    /// The pause after each 64 KiB, in milliseconds.
+    pause: Arc<AtomicU64>,
+}
+
+impl Gate {
+    fn before(host: &str, behind: String) -> Gate {
+        let listener = TcpListener::bind((host, 0)).unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let breaks_after = Arc::new(AtomicU64::new(u64::MAX));
+        let pause = Arc::new(AtomicU64::new(0));
+        let (limit, delay) = (Arc::clone(&breaks_after), Arc::clone(&pause));
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let Ok(server) = TcpStream::connect(&behind) else { continue };
+                let (limit, delay) = (Arc::clone(&limit), Arc::clone(&delay));
+                let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Write);
+                });
+                std::thread::spawn(move || carry(server, client, &limit, &delay));
+            }
+        });
+        Gate { address, breaks_after, pause }
+    }
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream, limit: &AtomicU64, pause: &AtomicU64) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        let left = limit.load(Ordering::Relaxed);
+        if left != u64::MAX {
+            let count = count as u64;
+            limit.store(if left > count { left - count } else { u64::MAX }, Ordering::Relaxed);
+            if left <= count {
+                break;
+            }
+        }
+        if to.write_all(&buffer[..count]).is_err() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(pause.load(Ordering::Relaxed)));
+    }
+    let _ = to.shutdown(Shutdown::Both);
+    let _ = from.shutdown(Shutdown::Both);
+}
+
+/// Writes a file of the caller's home.
+fn in_home(world: &World, name: &str, text: &str, mode: u32) -> PathBuf {
+    let path = world.directory.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    for path in path.ancestors().take_while(|above| above.starts_with(&world.directory)) {
+        chown(path, Some(world.caller.uid), Some(world.caller.gid)).unwrap();
+    }
+    path
+}
+
+fn log_in(world: &World, registry: &Registry) {
+    in_home(world, ".docker/config.json", &registry.auths(USER, PASSWORD), 0o600);
+}
+
+/// A world whose caller may have what is in the registry.
+fn trusted(engine: Engine, registry: &Registry) -> (World, Trust) {
+    let world = World::new(engine);
+    log_in(&world, registry);
+    (world, registry.trust())
+}
+
+fn has(engine: Engine, reference: &str) -> bool {
+    engine.client(&["image", "inspect", reference]).status.success()
+}
+
+fn up(world: &World, reference: &str) -> Done {
+    world.run(&["up", "--detach", "--image", reference])
+}
+
+/// Takes the image away again.
+fn forget(world: &World, reference: &str) {
+    world.run(&["down"]).success();
+    world.engine.client_stdout(&["rmi", reference]);
+}
+
+fn a_private_registry_with_its_own_ca(engine: Engine) {
+    let registry = Registry::start();
+    let digest = registry.push("team/tools:1", 100_000);
+    let reference = registry.reference("team/tools:1");
+    let world = World::new(engine);
+    let untrusted = up(&world, &reference).failure(5, "certificate");
+    assert!(
+        untrusted.stderr.contains(&format!("certs.d/{}/ca.crt", registry.address)),
+        "{}",
+        untrusted.stderr
+    );
+
+    let _trust = registry.trust();
+    let client = if engine == Engine::Docker { "docker" } else { "podman" };
+    up(&world, &reference).failure(5, &format!("hint: log in: `{client} login {}`", registry.address));
+    in_home(&world, ".docker/config.json", &registry.auths(USER, "wrong"), 0o600);
+    let refused = up(&world, &reference).failure(5, "refuses the credentials that are there");
+    assert!(!refused.stderr.contains("wrong"), "{}", refused.stderr);
+    in_home(&world, ".docker/config.json", "{", 0o600);
+    up(&world, &reference).failure(5, "it does not read as JSON; asking without");
+    world.assert_nothing_left();
+
+    log_in(&world, &registry);
+    up(&world, &registry.reference("team/tools:none")).failure(5, "check its name and tag");
+    let done = up(&world, &reference).success();
+    assert!(done.stderr.contains(&format!("pulled `{reference}`: ")), "{}", done.stderr);
+    assert_eq!(world.sh("id -u; pwd").success().stdout, "1000\n/workspace\n");
+    let spec = world.run(&["status", "--json"]).success().stdout;
+    assert!(!spec.contains(PASSWORD));
+    let inspected = engine.client_stdout(&["inspect", &world.pod()]);
+    assert!(!inspected.contains("s3cret"));
+
+    // As it is, without asking anybody.
+    assert!(!up(&world, &reference).success().stderr.contains("pull"));
+    forget(&world, &reference);
+    let done = up(&world, &digest).success();
+    assert!(done.stderr.contains(&format!("pulled `{digest}`: ")), "{}", done.stderr);
+    let mut terminal = Terminal::start(&world, &["attach"]);
+    terminal.send("echo by $((40 + 2))\r");
+    terminal.wait("by 42");
+    terminal.send("exit\r");
+    terminal.end();
+    forget(&world, &digest);
+}
+
+fn credentials_of_helpers_and_of_podman(engine: Engine) {
+    let registry = Registry::start();
+    registry.push("team/tools:1", 1000);
+    let reference = registry.reference("team/tools:1");
+    let mut world = World::new(engine);
+    let _trust = registry.trust();
+    let helper = format!(
+        "#!/bin/sh\nread -r server\n[ \"$1 $server\" = 'get {}' ] || {{ echo locked >&2; exit 1; }}\n\
+         echo '{{\"Username\": \"{USER}\", \"Secret\": \"{PASSWORD}\"}}'\n",
+        registry.address
+    );
+    let path = in_home(&world, "bin/docker-credential-test", &helper, 0o755);
+    let directory = path.parent().unwrap().to_string_lossy().into_owned();
+    world.environment.push(("PATH".into(), format!("{directory}:/usr/local/bin:/usr/bin:/bin")));
+    for config in [
+        serde_json::json!({ "credHelpers": { &registry.address: "test" } }),
+        serde_json::json!({ "credsStore": "test", "auths": { &registry.address: {} } }),
+    ] {
+        in_home(&world, ".docker/config.json", &config.to_string(), 0o600);
+        up(&world, &reference).success();
+        forget(&world, &reference);
+    }
+    in_home(&world, ".docker/config.json", r#"{"credsStore": "none-such"}"#, 0o600);
+    up(&world, &reference).failure(5, "its credential helper did not run; asking without");
+
+    // What Podman's own client writes, for a part of the registry.
+    let auth = registry.auths(USER, PASSWORD).replace(&registry.address, &registry.reference("team"));
+    in_home(&world, ".config/containers/auth.json", &auth, 0o600);
+    fs::remove_file(world.directory.join(".docker/config.json")).unwrap();
+    up(&world, &reference).success();
+    forget(&world, &reference);
+}
+
+fn policies(engine: Engine) {
+    let registry = Registry::start();
+    registry.push("team/tools:1", 1000);
+    let reference = registry.reference("team/tools:1");
+    let (world, trust) = trusted(engine, &registry);
+    let pull = |policy: &str| {
+        let done = world.run(&["up", "--detach", "--recreate", "--image", &reference, "--pull", policy]);
+        let pulled = done.stderr.contains("pulled `");
+        (done, pulled)
+    };
+    pull("never").0.failure(5, "hint: allow to pull it");
+    assert!(pull("missing").1);
+    assert!(!pull("missing").1);
+    assert!(pull("newer").1);
+    assert!(pull("always").1);
+    drop(trust);
+    // Untrusted is no absence: something is wrong, and nobody should go on as if nothing were.
+    pull("newer").0.failure(5, "certificate");
+    drop(registry);
+    assert!(!pull("never").1);
+    let (done, _) = pull("newer");
+    assert!(done.success().stderr.contains("going on with the image that is there"));
+    pull("always").0.failure(5, "cannot pull");
+    world.sh("true").success();
+    forget(&world, &reference);
+}
+
+fn a_layer_that_is_not_what_its_digest_says(engine: Engine) {
+    let registry = Registry::start();
+    registry.push("team/tools:1", 3_000_000);
+    let reference = registry.reference("team/tools:1");
+    let (world, _trust) = trusted(engine, &registry);
+    let blob = registry.biggest_blob();
+    let mut bytes = fs::read(&blob).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&blob, bytes).unwrap();
+    up(&world, &reference).failure(5, "tell whoever runs the registry");
+    assert!(!has(engine, &reference));
+    world.assert_nothing_left();
+}
+
+fn a_transfer_that_breaks_off_is_begun_again(engine: Engine) {
+    let registry = Registry::start();
+    registry.push("team/tools:1", 3_000_000);
+    let reference = registry.reference("team/tools:1");
+    let (world, _trust) = trusted(engine, &registry);
+    registry.gate.breaks_after.store(1_500_000, Ordering::Relaxed);
+    // By the engine, where it does that itself, or by us.
+    up(&world, &reference).success();
+    assert_eq!(registry.gate.breaks_after.load(Ordering::Relaxed), u64::MAX, "the line never broke");
+    world.sh("true").success();
+    forget(&world, &reference);
+}
+
+fn a_registry_that_never_answers(engine: Engine) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let world = World::new(engine);
+    let started = Instant::now();
+    let reference = format!("{}/team/tools:1", listener.local_addr().unwrap());
+    up(&world, &reference).failure(5, "cannot pull");
+    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
+    world.assert_nothing_left();
+}
+
+fn an_interrupted_pull_leaves_nothing(engine: Engine) {
+    let registry = Registry::start();
+    registry.push("team/tools:1", 3_000_000);
+    let reference = registry.reference("team/tools:1");
+    let (world, _trust) = trusted(engine, &registry);
+    registry.gate.pause.store(200, Ordering::Relaxed);
+    let program = crate::rig::program().to_string_lossy().into_owned();
+    let mut child = world
+        .bare_command(&program, &["-v", "up", "--detach", "--image", &reference])
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = child.stderr.take().unwrap();
+    let mut text = String::new();
+    let mut buffer = [0; 4096];
+    while !text.contains("Pulling fs layer") {
+        let count = stderr.read(&mut buffer).unwrap();
+        assert!(count > 0, "{text}");
+        text.push_str(&String::from_utf8_lossy(&buffer[..count]));
+    }
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(!has(engine, &reference));
+    world.assert_nothing_left();
+    registry.gate.pause.store(0, Ordering::Relaxed);
+    up(&world, &reference).success();
+    forget(&world, &reference);
+}
+
+fn progress_on_a_terminal(engine: Engine) {
+    let registry = Registry::start();
+    registry.push("team/tools:1", 4_000_000);
+    let reference = registry.reference("team/tools:1");
+    let (world, _trust) = trusted(engine, &registry);
+    registry.gate.pause.store(30, Ordering::Relaxed);
+    let mut terminal = Terminal::sized(&world, &["up", "--detach", "--image", &reference], 24, 120);
+    terminal.wait(&format!("{reference}: 0 of "));
+    if engine == Engine::Docker {
+        // Podman's service does not say how much of a layer is there.
+        terminal.wait("receiving");
+        terminal
+            .wait_until("a rate and what is left", |text| text.contains("/s, ") && text.contains(" left"));
+    }
+    assert_eq!(terminal.end(), 0);
+    let text = terminal.text();
+    assert!(text.contains(&format!("pulled `{reference}`: ")), "{text}");
+    assert!(!text.contains("receiving") && !text.contains(" left"), "{text}");
+    forget(&world, &reference);
+}
