@@ -37,6 +37,21 @@ impl Sources {
         }
     }
 
+    fn containerfile(&self) -> &'static str {
+        let found = self.files.iter().find(|(name, _)| *name == "Containerfile");
+        found.and_then(|(_, bytes)| std::str::from_utf8(bytes).ok()).unwrap_or_default()
+    }
+
+    /// Whether its Containerfile can do without some tools.
+    pub fn may_lack(&self) -> bool {
+        self.containerfile().lines().any(|line| line.starts_with(&format!("ARG {}", super::ALLOW_MISSING)))
+    }
+
+    /// The line of the Containerfile, from 1 on, where an instruction begins that a builder shows on one line.
+    pub fn line_of(&self, instruction: &str) -> Option<usize> {
+        line_of(self.containerfile(), instruction)
+    }
+
     /// SHA-256 of names and contents, in hexadecimal. The agent is not part of it: its own build is compared.
     pub fn hash(&self) -> String {
         let mut hasher = Sha256::new();
@@ -70,6 +85,30 @@ impl Sources {
         }
         archive.into_inner().map(Bytes::from).context(Kind::Failure, || "cannot pack the context")
     }
+}
+
+fn line_of(containerfile: &str, instruction: &str) -> Option<usize> {
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let wanted = words(instruction);
+    let mut begun: Option<(usize, Vec<String>)> = None;
+    for (number, line) in containerfile.lines().enumerate() {
+        // As builders do: comments are nothing, even between continued lines.
+        if line.trim_start().starts_with('#') || line.trim().is_empty() {
+            continue;
+        }
+        let (line, goes_on) = match line.trim_end().strip_suffix('\\') {
+            Some(line) => (line, true),
+            None => (line, false),
+        };
+        let (start, mut text) = begun.take().unwrap_or((number + 1, Vec::new()));
+        text.extend(words(line));
+        if goes_on {
+            begun = Some((start, text));
+        } else if text == wanted {
+            return Some(start);
+        }
+    }
+    None
 }
 
 /// The beginning and the end of a context with a Containerfile and one file of `size` bytes, which come between.
@@ -171,6 +210,15 @@ mod tests {
         assert_ne!(hash(&[("a", b"bc")]), hash(&[("ab", b"c")]));
         assert_ne!(hash(&[("a", b"b")]), hash(&[("a", b"c")]));
         assert_eq!(hash(&[("a", b"b")]), hash(&[("a", b"b")]));
+    }
+
+    #[test]
+    fn instructions_are_found_in_the_containerfile() {
+        let text = "# FROM x\nFROM y\n\nRUN a \\\n # why\n  && b\n\nRUN a\nRUN c \\\n";
+        assert_eq!(line_of(text, "FROM y"), Some(2));
+        assert_eq!(line_of(text, "RUN a   && b"), Some(4));
+        assert_eq!(line_of(text, "RUN a"), Some(8));
+        assert_eq!(line_of(text, "RUN z"), None);
     }
 
     #[test]

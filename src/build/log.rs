@@ -21,7 +21,11 @@ pub struct BuildLog {
     file: File,
     tail: VecDeque<String>,
     step: Option<Step>,
+    left_out: Vec<String>,
 }
+
+/// What the scripts of Containerfiles say of a tool that they could not fetch: `left out: TOOL: REASON`.
+const LEFT_OUT: &str = "left out: ";
 
 impl BuildLog {
     /// A new log at `path`; an earlier one is gone.
@@ -30,7 +34,7 @@ impl BuildLog {
     /// Where the file cannot be made.
     pub fn create(ui: &Ui, path: PathBuf) -> Result<BuildLog> {
         let file = File::create(&path).map_err(|source| Error::io("write", &path, source))?;
-        Ok(BuildLog { ui: ui.clone(), path, file, tail: VecDeque::new(), step: None })
+        Ok(BuildLog { ui: ui.clone(), path, file, tail: VecDeque::new(), step: None, left_out: Vec::new() })
     }
 
     /// The file.
@@ -57,6 +61,7 @@ impl BuildLog {
         if line.is_empty() {
             return;
         }
+        self.left_out.extend(line.strip_prefix(LEFT_OUT).map(str::to_owned));
         if self.tail.len() == TAIL {
             self.tail.pop_front();
         }
@@ -80,6 +85,16 @@ impl BuildLog {
         self.step.as_ref().map(|step| format!("{}/{}", step.number, step.of))
     }
 
+    /// The instruction that the output is at, on one line.
+    pub fn instruction(&self) -> Option<&str> {
+        self.step.as_ref().map(|step| step.instruction.as_str())
+    }
+
+    /// The tools that could not be fetched, each with its reason.
+    pub fn left_out(&self) -> &[String] {
+        &self.left_out
+    }
+
     /// Shows how the output ended, unless all of it was shown.
     pub fn show_tail(&self) {
         if !self.ui.is_verbose() {
@@ -97,11 +112,13 @@ struct Step {
 }
 
 impl Step {
-    /// From `Step 3/9 : RUN apt-get …` (Docker) or `STEP 3/9: RUN apt-get …` (Podman).
+    /// From `[3/9] RUN apt-get …`, `[stage-1 3/9] RUN …` (BuildKit) or `STEP 3/9: RUN apt-get …` (Podman).
     fn parse(line: &str) -> Option<Step> {
-        let rest = line.strip_prefix("Step ").or_else(|| line.strip_prefix("STEP "))?;
-        let (count, instruction) = rest.split_once(':')?;
-        let (number, of) = count.trim().split_once('/')?;
+        let (count, instruction) = match line.strip_prefix('[') {
+            Some(rest) => rest.split_once(']')?,
+            None => line.strip_prefix("STEP ")?.split_once(':')?,
+        };
+        let (number, of) = count.split_whitespace().next_back()?.split_once('/')?;
         let instruction = instruction.split_whitespace().collect::<Vec<_>>().join(" ");
         Some(Step { number: number.parse().ok()?, of: of.parse().ok()?, instruction })
     }
@@ -156,16 +173,17 @@ mod tests {
     #[test]
     fn steps_of_both_builders() {
         let found = |line| Step::parse(line).map(|step| (step.describe(), step.is_work()));
-        assert_eq!(found("Step 3/9 : ENV LANG=C.UTF-8"), Some(("[3/9] ENV LANG=C.UTF-8".into(), false)));
+        assert_eq!(found("[ 3/9] ENV LANG=C.UTF-8"), Some(("[3/9] ENV LANG=C.UTF-8".into(), false)));
+        assert_eq!(found("[stage-1 2/9] RUN x"), Some(("[2/9] RUN x".into(), true)));
         assert_eq!(found("STEP 10/12: RUN true"), Some(("[10/12] RUN true".into(), true)));
-        for other in ["Step by step: 1/2", "STEP x/2: y", " ---> 0123", "Stepping 1/2 : no", ""] {
+        for other in ["STEP by step: 1/2", "STEP x/2: y", "[internal] load build context", "[1/2", "[]", ""] {
             assert_eq!(found(other), None, "{other}");
         }
     }
 
     #[test]
     fn long_steps_are_shortened_between_characters() {
-        let found = Step::parse(&format!("Step 1/1 : RUN   {}", "ü".repeat(100))).unwrap();
+        let found = Step::parse(&format!("STEP 1/1: RUN   {}", "ü".repeat(100))).unwrap();
         assert_eq!(found.describe(), format!("[1/1] RUN {}…", "ü".repeat(STEP_WIDTH - 4)));
     }
 
@@ -188,12 +206,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let mut log = BuildLog::create(&Ui::new(Verbosity::Quiet, true), path.clone()).unwrap();
-        log.detail("Step 1/2 : of another kind");
-        log.line("Step 1/1 : RUN false\n");
+        log.detail("STEP 1/2: of another kind");
+        log.detail("left out: nvm: cannot reach it");
+        log.line("STEP 1/1: RUN false\n");
         (0..50).for_each(|number| log.line(&number.to_string()));
-        assert_eq!(log.step().as_deref(), Some("1/1"));
+        assert_eq!((log.step().as_deref(), log.instruction()), (Some("1/1"), Some("RUN false")));
+        assert_eq!(log.left_out(), ["nvm: cannot reach it"]);
         assert_eq!(log.tail.len(), TAIL);
         assert_eq!(log.tail.back().map(String::as_str), Some("49"));
-        assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 52);
+        assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 53);
     }
 }

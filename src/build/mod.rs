@@ -6,6 +6,7 @@ mod mirror;
 mod plan;
 mod pull;
 mod rootfs;
+mod verify;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,11 +24,14 @@ use log::BuildLog;
 use plan::{CONTEXT_LABEL, Existing, PARENT_LABEL, Wanted};
 pub use plan::{Reason, Step};
 pub use pull::{PullPolicy, ensure_reference};
+pub use verify::{Finding, State};
 
 /// What the tree of verticals stands on, where a registry is in reach.
 const ROOT_IMAGE: &str = "docker.io/library/ubuntu:24.04";
 /// The agent's path in images of the catalog.
 const AGENT_PATH: &str = "/usr/local/bin/tazpod";
+/// The argument of Containerfiles that may leave tools out.
+const ALLOW_MISSING: &str = "ALLOW_MISSING";
 /// The name of images that are not verified yet.
 const TEMPORARY: &str = "localhost/tazpod-build";
 /// How long an interrupted builder may be at its last step, which is a short one.
@@ -40,6 +44,17 @@ pub struct Options {
     pub force: bool,
     /// On a root filesystem that is bootstrapped now.
     pub rootfs: bool,
+    /// Without the tools that cannot be fetched.
+    pub allow_missing: bool,
+}
+
+/// An image that was built, or found to be current.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The image.
+    pub image: Image,
+    /// What was found of the tools of each image that was built now, by its vertical's name.
+    pub findings: HashMap<String, Vec<Finding>>,
 }
 
 /// The image of a vertical: what is there, or pulled, or built, as `policy` and the registry have it.
@@ -51,6 +66,7 @@ pub async fn ensure(
     engine: &Engine,
     vertical: &Vertical,
     policy: PullPolicy,
+    options: Options,
 ) -> Result<Image> {
     let reference = vertical.reference();
     let failed = match ensure_reference(context, engine, &reference, policy).await {
@@ -69,7 +85,7 @@ pub async fn ensure(
     }
     context.ui.verbose(error.to_string());
     context.ui.status(format!("`{reference}` is not in reach: building it"));
-    build(context, engine, vertical, Options::default()).await
+    Ok(build(context, engine, vertical, options).await?.image)
 }
 
 async fn present(engine: &Engine, reference: &str) -> Result<Image> {
@@ -109,24 +125,26 @@ pub async fn build(
     engine: &Engine,
     vertical: &Vertical,
     options: Options,
-) -> Result<Image> {
+) -> Result<Built> {
     let catalog = Catalog::builtin()?;
     let vertical = catalog.find(&vertical.name)?;
     let _lock =
         context.state()?.lock("build", || context.ui.status("another build is at work: waiting")).await?;
     let steps = plan(&catalog, engine, vertical, options).await?;
+    let mut findings = HashMap::new();
     if steps.is_empty() {
-        return present(engine, &vertical.reference()).await;
+        return Ok(Built { image: present(engine, &vertical.reference()).await?, findings });
     }
-    let architecture = engine.info().await?.architecture;
-    let agent = own_executable(&architecture)?;
+    let info = engine.info().await?;
+    let agent = own_executable(&info.architecture)?;
     for step in steps {
         let path = context.state()?.log(&format!("build-{}", step.vertical.name))?;
         let log = BuildLog::create(&context.ui, path)?;
-        let builder = Builder { context, engine, catalog: &catalog, log, options };
-        builder.build(&step, &agent).await?;
+        let builder =
+            Builder { context, engine, catalog: &catalog, log, options, buildkit: !info.traits.podman };
+        findings.insert(step.vertical.name.clone(), builder.build(&step, &agent).await?);
     }
-    present(engine, &vertical.reference()).await
+    Ok(Built { image: present(engine, &vertical.reference()).await?, findings })
 }
 
 /// The bytes of this program, which is also the agent, where the engine's machine can run it.
@@ -160,10 +178,11 @@ struct Builder<'a> {
     catalog: &'a Catalog,
     log: BuildLog,
     options: Options,
+    buildkit: bool,
 }
 
 impl Builder<'_> {
-    async fn build(mut self, step: &Step<'_>, agent: &[u8]) -> Result<()> {
+    async fn build(mut self, step: &Step<'_>, agent: &[u8]) -> Result<Vec<Finding>> {
         let started = Instant::now();
         let (context, engine, vertical) = (self.context, self.engine, step.vertical);
         let reference = vertical.reference();
@@ -193,19 +212,23 @@ impl Builder<'_> {
             labels.insert(label::AGENT.into(), crate::BUILD.into());
             labels.insert(label::AGENT_PATH.into(), AGENT_PATH.into());
         }
-        let arguments = HashMap::from([(below.argument.to_owned(), below.reference)]);
+        let mut arguments = HashMap::from([(below.argument.to_owned(), below.reference)]);
+        if self.options.allow_missing && step.sources.may_lack() {
+            arguments.insert(ALLOW_MISSING.to_owned(), "1".to_owned());
+        }
         let build = engine::Build {
             tag: &temporary,
             context: engine::BuildContext::Whole(step.sources.tar(agent)?),
             arguments: &arguments,
             labels: &labels,
             fresh: step.reason == Reason::Forced,
+            buildkit: self.buildkit,
         };
         let log = &mut self.log;
         let built = engine.build(build, |line| log.line(line)).await;
         building.store(false, Ordering::Relaxed);
-        built.map_err(|error| self.explain(error, &vertical.name))?;
-        self.verify(vertical, &temporary).await?;
+        built.map_err(|error| self.explain(error, step))?;
+        let findings = self.verify(vertical, &temporary).await?;
 
         let image = present(engine, &temporary).await?;
         engine.tag(&temporary, &vertical.repository, &vertical.tag).await?;
@@ -216,8 +239,9 @@ impl Builder<'_> {
             let _ = engine.remove_nameless_image(&previous.id).await;
         }
         let (size, seconds) = (ui::size(image.size), started.elapsed().as_secs());
+        show(context, &findings);
         context.ui.status(format!("built `{reference}`: {size}, {seconds} s"));
-        Ok(())
+        Ok(findings)
     }
 
     /// What the image of a vertical stands on: its parent's, or a root that is there, or in a registry's
@@ -255,17 +279,14 @@ impl Builder<'_> {
         rootfs::bootstrap(context, engine, &mut self.log).await.map(root)
     }
 
-    /// Runs the vertical's `verify` commands in the image.
-    async fn verify(&mut self, vertical: &Vertical, image: &str) -> Result<()> {
-        if vertical.verify.is_empty() {
-            return Ok(());
-        }
+    /// Runs the vertical's `verify` commands and the checks of its tools in the image.
+    async fn verify(&mut self, vertical: &Vertical, image: &str) -> Result<Vec<Finding>> {
         self.log.end_step();
         let _step = self.context.ui.step(format!("verifying `{}`", vertical.name));
         let helper = Helper {
             image: image.to_owned(),
             user: Some(vertical.user.clone()),
-            command: vec!["/bin/sh".into(), "-c".into(), verify_script(&vertical.verify)],
+            command: vec!["/bin/sh".into(), "-c".into(), verify::script(vertical)],
             capabilities: CAPABILITIES.to_vec(),
             ..Default::default()
         };
@@ -280,55 +301,75 @@ impl Builder<'_> {
         let (code, output) = self.engine.finish_helper(&id).await?;
         self.context.disarm(armed);
         output.lines().for_each(|line| self.log.detail(line));
-        if code == 0 {
-            return Ok(());
+        let wrong = |said: String| {
+            let what = format!("the image of `{}` is not what it should be: {said}", vertical.name);
+            Err(Error::new(Kind::Image, what)
+                .hint(format!("the whole output is in `{}`", self.log.path().display())))
+        };
+        if code != 0 {
+            self.log.show_tail();
+            return wrong(output.lines().next().unwrap_or("it says nothing of it").to_owned());
         }
-        self.log.show_tail();
-        let said = output.lines().next().unwrap_or("it says nothing of it");
-        Err(Error::new(
-            Kind::Image,
-            format!("the image of `{}` is not what it should be: {said}", vertical.name),
-        )
-        .hint(format!("the whole output is in `{}`", self.log.path().display())))
+        let findings = verify::findings(&vertical.tools, &output);
+        let failed: Vec<&str> = findings
+            .iter()
+            .filter_map(|finding| match &finding.state {
+                State::Fails(said) => Some(said.as_str()),
+                _ => None,
+            })
+            .collect();
+        if !failed.is_empty() {
+            return wrong(failed.join("; "));
+        }
+        Ok(findings)
     }
 
-    fn explain(&self, error: Error, name: &str) -> Error {
+    fn explain(&self, error: Error, step: &Step<'_>) -> Error {
+        let name = &step.vertical.name;
+        let path = format!("the whole output is in `{}`", self.log.path().display());
+        let left_out = self.log.left_out();
+        if !left_out.is_empty() && !self.options.allow_missing {
+            let what = format!("cannot fetch all tools of `{name}`: {}", left_out.join("; "));
+            return Error::new(error.kind(), what)
+                .hint("build it without them: `--allow-missing`")
+                .hint(path);
+        }
         self.log.show_tail();
-        let at = self.log.step().map(|step| format!(", at step {step}")).unwrap_or_default();
+        let line = self.log.instruction().and_then(|instruction| step.sources.line_of(instruction));
+        let line = line.map(|line| format!(" (line {line} of its Containerfile)")).unwrap_or_default();
+        let at = self.log.step().map(|step| format!(", at step {step}{line}")).unwrap_or_default();
         let reason = log::shortened(&error.to_string());
-        Error::new(error.kind(), format!("the image of `{name}` did not build{at}: {reason}"))
-            .hint(format!("the whole output is in `{}`", self.log.path().display()))
+        let error = Error::new(error.kind(), format!("the image of `{name}` did not build{at}: {reason}"));
+        match pull::Failure::of(&reason) {
+            pull::Failure::Full => error.hint("make room on the engine's disk"),
+            _ => error,
+        }
+        .hint(path)
     }
 }
 
-/// A script that runs the commands until one fails, and then says which and what it said.
-fn verify_script(commands: &[String]) -> String {
-    let check = |command: &String| {
-        let quoted = format!("'{}'", command.replace('\'', r"'\''"));
-        format!(
-            "output=$(sh -c {quoted} 2>&1) || {{ printf '`%s` ended with %s\\n%s\\n' {quoted} \"$?\" \"$output\"; exit 1; }}\n"
-        )
-    };
-    commands.iter().map(check).collect()
+/// A table of tools, for people.
+fn show(context: &Context, findings: &[Finding]) {
+    if findings.is_empty() {
+        return;
+    }
+    let rows: Vec<[String; 3]> = findings
+        .iter()
+        .map(|finding| {
+            let (version, source) = match &finding.state {
+                State::Works { version, source } => (version.clone(), source.clone()),
+                State::LeftOut(reason) => ("-".to_owned(), format!("left out: {reason}")),
+                State::Fails(said) => ("-".to_owned(), said.clone()),
+            };
+            [finding.tool.clone(), version, source]
+        })
+        .collect();
+    context.ui.status(ui::table(["TOOL", "VERSION", "SOURCE"], &rows));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn verify(commands: &[&str]) -> (bool, String) {
-        let commands: Vec<String> = commands.iter().map(|&command| command.to_owned()).collect();
-        let ran = std::process::Command::new("sh").args(["-c", &verify_script(&commands)]).output().unwrap();
-        (ran.status.success(), String::from_utf8(ran.stdout).unwrap())
-    }
-
-    #[test]
-    fn verification_names_the_command_that_failed() {
-        assert_eq!(verify(&["true", r#"test 'a b' = "a b""#]), (true, String::new()));
-        let (good, output) = verify(&["echo fine", "echo it\\'s wrong; exit 3", "echo never"]);
-        assert!(!good);
-        assert_eq!(output, "`echo it\\'s wrong; exit 3` ended with 3\nit's wrong\n");
-    }
 
     #[test]
     fn the_executable_is_for_one_architecture() {

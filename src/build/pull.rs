@@ -55,7 +55,7 @@ pub enum Failure {
 
 impl Failure {
     /// From an engine's words (Docker's and Podman's; both hand on those of Go's libraries).
-    fn of(reason: &str) -> Failure {
+    pub fn of(reason: &str) -> Failure {
         let reason = reason.to_lowercase();
         let says = |words: &[&str]| words.iter().any(|word| reason.contains(word));
         if says(&["no space left", "disk quota exceeded"]) {
@@ -244,9 +244,8 @@ fn show(context: &Context, transfer: &mut Transfer, event: PullEvent<'_>) {
     let phase = match event.status {
         "Pulling fs layer" | "Waiting" => Phase::Waiting,
         "Downloading" => Phase::Receiving { current, total },
-        "Download complete" => Phase::Received,
         "Extracting" => Phase::Unpacking { current, total },
-        "Pull complete" | "Already exists" => Phase::Done,
+        "Download complete" | "Pull complete" | "Already exists" => Phase::Received,
         other => return context.ui.verbose(other),
     };
     if let Some(layer) = event.layer {

@@ -272,6 +272,8 @@ pub async fn bootstrap(context: &Context, engine: &Engine, log: &mut BuildLog) -
         arguments: &HashMap::new(),
         labels: &labels,
         fresh: true,
+        // Which would keep a second copy of it in its cache.
+        buildkit: false,
     };
     engine
         .build(build, |line| log.detail(line))

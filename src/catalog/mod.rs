@@ -47,8 +47,37 @@ pub struct Vertical {
     pub gpu: bool,
     /// Commands that must succeed in the image, as its user.
     pub verify: Vec<String>,
+    /// What it brings for its user.
+    pub tools: Vec<Tool>,
     /// Where the image comes from.
     pub origin: Origin,
+}
+
+/// A program that an image brings.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "ToolEntry")]
+pub struct Tool {
+    /// As people call it.
+    pub name: String,
+    /// A command that succeeds where it works, and prints its version on the first line.
+    pub check: String,
+}
+
+/// As the catalog's file has it: a name alone is a program that knows `--version`.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ToolEntry {
+    Name(String),
+    Checked { name: String, check: String },
+}
+
+impl From<ToolEntry> for Tool {
+    fn from(entry: ToolEntry) -> Tool {
+        match entry {
+            ToolEntry::Name(name) => Tool { check: format!("{name} --version"), name },
+            ToolEntry::Checked { name, check } => Tool { name, check },
+        }
+    }
 }
 
 impl Vertical {
@@ -91,6 +120,8 @@ struct Entry {
     gpu: bool,
     #[serde(default)]
     verify: Vec<String>,
+    #[serde(default)]
+    tools: Vec<Tool>,
     #[serde(default)]
     built: bool,
 }
@@ -137,6 +168,7 @@ impl Catalog {
                 ports: entry.ports,
                 gpu: entry.gpu,
                 verify: entry.verify,
+                tools: entry.tools,
             });
         }
         for foreign in file.foreign {
@@ -162,6 +194,7 @@ impl Catalog {
                     ports: Vec::new(),
                     gpu: false,
                     verify: Vec::new(),
+                    tools: Vec::new(),
                     origin: Origin::Foreign,
                 });
             }
@@ -317,7 +350,7 @@ mod tests {
     fn registries_may_have_a_port() {
         let catalog = catalog(&[("a", None)]).unwrap();
         assert_eq!(catalog.find("a").unwrap().reference(), "r.example:5000/t/tazpod-a:stable");
-        for image in ["h:5000/x", "x:1", "h:5000/x@sha256:00", "H/{name}:1"] {
+        for image in ["h:5000/x", "x:1", "h:5000/x@sha256:00", "f/{name}:1"] {
             let foreign = format!(
                 "registry = 'r'\ntag = 't'\n[[foreign]]\nname = 'f'\nimage = '{image}'\nsummary = ''\nuser = 'u'\n\
                  home = '/'\nnames = ['n']\n"

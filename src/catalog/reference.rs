@@ -39,8 +39,13 @@ impl Reference {
             error.hint("references look like `docker.io/library/python:3.13`")
         })?;
         let path = found.path().to_str();
-        let (registry, path) = match found.domain() {
-            Some(domain) => (domain.to_str(), path.to_owned()),
+        // What comes first is a host only where it looks like one.
+        let is_host = |name: &str| {
+            name.contains(['.', ':']) || name == "localhost" || name.chars().any(char::is_uppercase)
+        };
+        let (registry, path) = match found.domain().map(|domain| domain.to_str()) {
+            Some(domain) if is_host(domain) => (domain, path.to_owned()),
+            Some(namespace) => (DEFAULT_REGISTRY, format!("{namespace}/{path}")),
             None if path.contains('/') => (DEFAULT_REGISTRY, path.to_owned()),
             None => (DEFAULT_REGISTRY, format!("{DEFAULT_NAMESPACE}/{path}")),
         };
@@ -89,6 +94,7 @@ mod tests {
             ("python", "docker.io/library/python:latest"),
             ("python:3.13", "docker.io/library/python:3.13"),
             ("grafana/loki", "docker.io/grafana/loki:latest"),
+            ("a/b/c:1", "docker.io/a/b/c:1"),
             ("host:5000/x/y:tag", "host:5000/x/y:tag"),
             ("host:5000/x", "host:5000/x:latest"),
             ("localhost/x", "localhost/x:latest"),
@@ -117,7 +123,7 @@ mod tests {
     #[test]
     fn what_is_none_is_an_error_that_says_where() {
         for (text, hint) in [
-            ("UPPER/case", "lower case"),
+            ("x/UPPER", "lower case"),
             ("a b", "character 2"),
             ("", "look like"),
             ("x:", "look like"),

@@ -1,6 +1,8 @@
+use std::collections::HashMap;
+
 use serde::Serialize;
 
-use crate::build::{self, Options};
+use crate::build::{self, Finding, Options, State};
 use crate::catalog::{Catalog, Origin, Vertical};
 use crate::context::Context;
 use crate::error::Result;
@@ -20,6 +22,9 @@ pub struct Args {
     /// Bootstrap the root filesystem anew.
     #[arg(long)]
     rootfs: bool,
+    /// Build even without tools that cannot be fetched here; the table of tools lists them.
+    #[arg(long)]
+    allow_missing: bool,
     /// Say what would be built, and why.
     #[arg(long)]
     dry_run: bool,
@@ -47,6 +52,36 @@ struct ImageReport {
     id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     size: Option<i64>,
+    /// Missing where it was not built now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tools: Option<Vec<ToolReport>>,
+}
+
+#[derive(Serialize)]
+struct ToolReport {
+    tool: String,
+    /// Missing where it was left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<String>,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_out: Option<String>,
+}
+
+impl ToolReport {
+    fn of(finding: Finding) -> ToolReport {
+        let tool = finding.tool;
+        match finding.state {
+            State::Works { version, source } => {
+                ToolReport { tool, version: Some(version), source: Some(source), left_out: None }
+            }
+            State::LeftOut(why) | State::Fails(why) => {
+                ToolReport { tool, version: None, source: None, left_out: Some(why) }
+            }
+        }
+    }
 }
 
 impl Args {
@@ -59,13 +94,14 @@ impl Args {
             vec![catalog.find(&self.vertical)?]
         };
         let engine = context.engine()?;
-        let options = Options { force: self.force, rootfs: self.rootfs };
+        let options = Options { force: self.force, rootfs: self.rootfs, allow_missing: self.allow_missing };
         let mut images: Vec<ImageReport> = Vec::new();
         for vertical in wanted {
             let steps = build::plan(&catalog, &engine, vertical, options).await?;
-            if !self.dry_run {
-                build::build(context, &engine, vertical, options).await?;
-            }
+            let mut findings = match self.dry_run {
+                true => HashMap::new(),
+                false => build::build(context, &engine, vertical, options).await?.findings,
+            };
             for member in catalog.chain(vertical)? {
                 if images.iter().any(|image| image.vertical == member.name) {
                     continue;
@@ -78,6 +114,9 @@ impl Args {
                     reason: step.map(|step| step.reason.describe()),
                     id: image.as_ref().map(|image| image.id.clone()),
                     size: image.map(|image| image.size),
+                    tools: findings
+                        .remove(&member.name)
+                        .map(|found| found.into_iter().map(ToolReport::of).collect()),
                 });
             }
         }

@@ -10,7 +10,7 @@ use crate::adapters::engine::{Created, Engine, EngineInfo, Image, PodSummary};
 use crate::adapters::state::PodDir;
 use crate::adapters::terminal;
 use crate::agent::control::{Answer, Request};
-use crate::build::PullPolicy;
+use crate::build::{Options, PullPolicy};
 use crate::catalog::{Catalog, Vertical};
 use crate::config::ProjectConfig;
 use crate::context::Context;
@@ -38,6 +38,9 @@ pub struct Args {
     /// When to ask the registry for the image.
     #[arg(long, value_enum, default_value_t)]
     pull: PullPolicy,
+    /// Where the image is built, build it even without tools that cannot be fetched here.
+    #[arg(long)]
+    allow_missing: bool,
     /// Replace the pod by a new one. What was changed in it outside /workspace is lost.
     #[arg(long)]
     recreate: bool,
@@ -214,7 +217,10 @@ impl Args {
             Some(reference) => {
                 crate::build::ensure_reference(context, &plan.engine, reference, self.pull).await?
             }
-            None => crate::build::ensure(context, &plan.engine, &plan.vertical, self.pull).await?,
+            None => {
+                let options = Options { allow_missing: self.allow_missing, ..Options::default() };
+                crate::build::ensure(context, &plan.engine, &plan.vertical, self.pull, options).await?
+            }
         };
         if image.architecture != plan.info.architecture {
             let reference = self.reference(plan, config);

@@ -25,7 +25,7 @@ pub enum Phase {
         /// In all; 0 where the engine does not say.
         total: u64,
     },
-    /// There, and not in use yet.
+    /// There: the last that Podman says of it.
     Received,
     /// Being unpacked.
     Unpacking {
@@ -34,8 +34,6 @@ pub enum Phase {
         /// In all.
         total: u64,
     },
-    /// In place.
-    Done,
 }
 
 #[derive(Debug, Default)]
@@ -43,7 +41,7 @@ struct Layer {
     bar: Option<ProgressBar>,
     received: u64,
     total: u64,
-    done: bool,
+    here: bool,
 }
 
 /// A transfer; dropping it takes it off the terminal.
@@ -87,17 +85,13 @@ impl Transfer {
                 (layer.received, layer.total) = (current, total.max(current));
                 ("receiving", Some((current, total)))
             }
-            Phase::Received => {
-                layer.received = layer.total;
-                ("", None)
-            }
             Phase::Unpacking { current, total } => {
                 layer.received = layer.total;
                 ("unpacking", Some((current, total)))
             }
-            Phase::Done => {
+            Phase::Received => {
                 layer.received = layer.total;
-                layer.done = true;
+                layer.here = true;
                 ("", None)
             }
         };
@@ -132,8 +126,8 @@ impl Transfer {
     }
 
     fn counted(&self) -> String {
-        let done = self.layers.values().filter(|layer| layer.done).count();
-        format!("{done} of {} layers", self.layers.len())
+        let here = self.layers.values().filter(|layer| layer.here).count();
+        format!("{here} of {} layers", self.layers.len())
     }
 
     fn rate(&self) -> String {
@@ -193,13 +187,12 @@ mod tests {
         let mut transfer = Ui::new(Verbosity::Quiet, true).transfer("x");
         transfer.layer("a", Phase::Waiting);
         transfer.layer("b", Phase::Receiving { current: 10, total: 100 });
-        transfer.layer("c", Phase::Done);
+        transfer.layer("c", Phase::Received);
         assert_eq!((transfer.counted().as_str(), transfer.bytes()), ("1 of 3 layers", (10, 100)));
         transfer.layer("b", Phase::Received);
         transfer.layer("a", Phase::Receiving { current: 5, total: 0 });
         assert_eq!(transfer.bytes(), (105, 105));
         transfer.layer("b", Phase::Unpacking { current: 1, total: 9 });
-        transfer.layer("b", Phase::Done);
         assert_eq!((transfer.counted().as_str(), transfer.bytes()), ("2 of 3 layers", (105, 105)));
         assert!(transfer.summary().starts_with("3 layers, 105 B in 0 s, "));
     }

@@ -1,6 +1,7 @@
 //! Docker and Podman through their API socket.
 
 mod body;
+mod build;
 mod endpoint;
 mod raw;
 
@@ -29,13 +30,11 @@ use crate::error::{Error, Kind, Result};
 use crate::pod::ownership::EngineTraits;
 use crate::pod::spec::{Spec, label};
 pub use body::{CAPABILITIES, can_spell};
+pub use build::{Build, BuildContext};
 pub use endpoint::Endpoint;
 
 /// How long one request may take; streams have no limit as a whole.
 const REQUEST_TIMEOUT_SECONDS: u64 = 120;
-
-/// How long a build's context may take to get to the engine.
-const UPLOAD_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// A client of one engine.
 #[derive(Clone, Debug)]
@@ -126,20 +125,6 @@ pub struct Image {
     pub size: i64,
 }
 
-/// What to build.
-pub struct Build<'a> {
-    /// The reference to give to the result.
-    pub tag: &'a str,
-    /// The context, a tar with a `Containerfile`.
-    pub context: BuildContext,
-    /// Values of the Containerfile's `ARG`s.
-    pub arguments: &'a HashMap<String, String>,
-    /// Labels of the result.
-    pub labels: &'a HashMap<String, String>,
-    /// Whether every step is run, instead of taken from earlier builds.
-    pub fresh: bool,
-}
-
 /// What an engine tells of a pull.
 #[derive(Clone, Copy, Debug)]
 pub struct PullEvent<'a> {
@@ -151,14 +136,6 @@ pub struct PullEvent<'a> {
     pub current: u64,
     /// Bytes in all; 0 where the engine does not say.
     pub total: u64,
-}
-
-/// A build's context.
-pub enum BuildContext {
-    /// In memory.
-    Whole(Bytes),
-    /// As it comes. One that ends early is the builder's to notice.
-    Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
 }
 
 /// A container that a request made, if it did.
@@ -406,46 +383,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Builds and tags an image; `progress` gets the builder's lines.
-    ///
-    /// # Errors
-    /// [`Kind::Image`] with the builder's reason.
-    pub async fn build(&self, build: Build<'_>, mut progress: impl FnMut(&str)) -> Result<()> {
-        let Build { tag, context, arguments, labels, fresh } = build;
-        let options = query::BuildImageOptionsBuilder::default()
-            .dockerfile("Containerfile")
-            .t(tag)
-            .rm(true)
-            .forcerm(true)
-            .nocache(fresh)
-            .buildargs(arguments)
-            .labels(labels)
-            .build();
-        let body = match context {
-            BuildContext::Whole(bytes) => bollard::body_full(bytes),
-            BuildContext::Stream(stream) => bollard::body_stream(stream),
-        };
-        // The answer begins when the whole context is there.
-        let docker = self.docker.clone().with_timeout(UPLOAD_TIMEOUT);
-        let mut stream = docker.build_image(options, None, Some(body));
-        while let Some(event) = stream.next().await {
-            let event = event.map_err(|source| match source {
-                ApiError::DockerStreamError { error: reason }
-                | ApiError::DockerResponseServerError { message: reason, .. } => {
-                    Error::new(Kind::Image, reason.trim())
-                }
-                source => self.failed(format!("cannot build `{tag}`"), source),
-            })?;
-            if let Some(detail) = event.error_detail {
-                return Err(Error::new(Kind::Image, detail.message.unwrap_or_default().trim()));
-            }
-            if let Some(text) = event.stream {
-                text.lines().filter(|line| !line.trim().is_empty()).for_each(&mut progress);
-            }
-        }
-        Ok(())
-    }
-
     /// Gives an image one more name.
     ///
     /// # Errors
@@ -649,7 +586,7 @@ impl Engine {
                 Some(Err(source)) => return Err(self.failed("cannot wait for a helper container", source)),
                 None => self.container(id).await?.map_or(-1, |(state, _)| state.exit_code),
             };
-            let output: Vec<Bytes> = self.logs(id, false, "50").try_collect().await?;
+            let output: Vec<Bytes> = self.logs(id, false, "1000").try_collect().await?;
             Ok((code, String::from_utf8_lossy(&output.concat()).trim().to_owned()))
         }
         .await;

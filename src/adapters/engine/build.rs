@@ -1,0 +1,113 @@
+//! Builds: BuildKit on Docker, Podman's own builder there. Both come out as the same lines.
+
+use std::collections::{HashMap, HashSet};
+use std::pin::Pin;
+use std::time::Duration;
+
+use bollard::errors::Error as ApiError;
+use bollard::moby::buildkit::v1::StatusResponse;
+use bollard::models::BuildInfoAux;
+use bollard::query_parameters as query;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+
+use super::Engine;
+use crate::error::{Error, Kind, Result};
+
+/// How long a build's context may take to get to the engine.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+/// What to build.
+pub struct Build<'a> {
+    /// The reference to give to the result.
+    pub tag: &'a str,
+    /// The context, a tar with a `Containerfile`.
+    pub context: BuildContext,
+    /// Values of the Containerfile's `ARG`s.
+    pub arguments: &'a HashMap<String, String>,
+    /// Labels of the result.
+    pub labels: &'a HashMap<String, String>,
+    /// Whether every step is run, instead of taken from earlier builds.
+    pub fresh: bool,
+    /// Whether the engine's builder is BuildKit: Docker's, not Podman's.
+    pub buildkit: bool,
+}
+
+/// A build's context.
+pub enum BuildContext {
+    /// In memory.
+    Whole(Bytes),
+    /// As it comes. One that ends early is the builder's to notice.
+    Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
+}
+
+impl Engine {
+    /// Builds and tags an image; `progress` gets the builder's lines.
+    ///
+    /// # Errors
+    /// [`Kind::Image`] with the builder's reason.
+    pub async fn build(&self, build: Build<'_>, mut progress: impl FnMut(&str)) -> Result<()> {
+        let Build { tag, context, arguments, labels, fresh, buildkit } = build;
+        let mut options = query::BuildImageOptionsBuilder::default()
+            .dockerfile("Containerfile")
+            .t(tag)
+            .rm(true)
+            .forcerm(true)
+            .nocache(fresh)
+            .buildargs(arguments)
+            .labels(labels);
+        if buildkit {
+            // One session a build.
+            options = options.version(query::BuilderVersion::BuilderBuildKit).session(tag);
+        }
+        let body = match context {
+            BuildContext::Whole(bytes) => bollard::body_full(bytes),
+            BuildContext::Stream(stream) => bollard::body_stream(stream),
+        };
+        // The answer begins when the whole context is there.
+        let docker = self.docker.clone().with_timeout(UPLOAD_TIMEOUT);
+        let mut stream = docker.build_image(options.build(), None, Some(body));
+        let mut vertices = Vertices::default();
+        while let Some(event) = stream.next().await {
+            let event = event.map_err(|source| match source {
+                ApiError::DockerStreamError { error: reason }
+                | ApiError::DockerResponseServerError { message: reason, .. } => {
+                    Error::new(Kind::Image, reason.trim())
+                }
+                source => self.failed(format!("cannot build `{tag}`"), source),
+            })?;
+            if let Some(detail) = event.error_detail {
+                return Err(Error::new(Kind::Image, detail.message.unwrap_or_default().trim()));
+            }
+            if let Some(text) = event.stream {
+                text.lines().filter(|line| !line.trim().is_empty()).for_each(&mut progress);
+            }
+            match event.aux {
+                Some(BuildInfoAux::BuildKit(status)) => vertices.tell(status, &mut progress),
+                // The image's id is the last that BuildKit says; its session would stay.
+                Some(BuildInfoAux::Default(_)) if buildkit => break,
+                Some(BuildInfoAux::Default(_)) | None => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// BuildKit's steps that were told of.
+#[derive(Debug, Default)]
+struct Vertices(HashSet<String>);
+
+impl Vertices {
+    /// Each step once it begins, as `[2/7] RUN …`, and what it prints.
+    fn tell(&mut self, status: StatusResponse, progress: &mut impl FnMut(&str)) {
+        for vertex in status.vertexes {
+            if (vertex.started.is_some() || vertex.cached) && self.0.insert(vertex.digest) {
+                progress(&vertex.name);
+            }
+        }
+        for log in status.logs {
+            let text = String::from_utf8_lossy(&log.msg);
+            text.lines().filter(|line| !line.trim().is_empty()).for_each(&mut *progress);
+        }
+    }
+}
