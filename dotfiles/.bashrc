@@ -11,9 +11,56 @@ HISTFILESIZE=100000
 HISTTIMEFORMAT='%F %T  '
 shopt -s histappend checkwinsize globstar autocd cmdhist
 
-alias ls='ls --color=auto' ll='ls -lh' la='ls -lAh'
-alias grep='grep --color=auto' diff='diff --color=auto'
+# Whether a program is there, and where, without a process.
+__tazpod_have() { hash "$1" 2>/dev/null; }
+
+# What a tool has to say to the shell. It is kept, and asked for again when the tool is newer.
+__tazpod_init() { # TOOL COMMAND...
+    local kept=${XDG_CACHE_HOME:-$HOME/.cache}/tazpod/$1.bash
+    __tazpod_have "$1" || return
+    if [[ ! -s $kept || ${BASH_CMDS[$1]} -nt $kept ]]; then
+        mkdir -p "${kept%/*}" && "${@:2}" >"$kept.$$" && mv -f "$kept.$$" "$kept" || return
+    fi
+    . "$kept"
+}
+
+# --- programs ----------------------------------------------------------------
+
 alias ..='cd ..' ...='cd ../..'
+alias grep='grep --color=auto' diff='diff --color=auto' ip='ip -color=auto'
+alias g=git
+if __tazpod_have eza; then
+    alias ls='eza --group-directories-first' ll='eza -l --git --group-directories-first'
+    alias la='eza -la --git --group-directories-first' lt='eza --tree --level 2 --group-directories-first'
+else
+    alias ls='ls --color=auto' ll='ls -lh' la='ls -lAh'
+fi
+if __tazpod_have lazygit; then alias lg=lazygit; fi
+if __tazpod_have nvim; then alias vi=nvim vim=nvim; fi
+
+# The shell follows to where Yazi was left.
+if __tazpod_have yazi; then
+    y() {
+        local file directory
+        file=$(mktemp) || return
+        yazi "$@" --cwd-file="$file"
+        read -r -d '' directory <"$file"
+        rm -f "$file"
+        if [[ $directory && $directory != "$PWD" ]]; then cd -- "$directory" || return; fi
+    }
+fi
+
+# NVM takes longer to load than the rest of the shell to start; Node itself is on PATH without it.
+export NVM_DIR=${NVM_DIR:-$HOME/.nvm}
+if [[ -r $NVM_DIR/nvm.sh ]]; then
+    nvm() {
+        unset -f nvm
+        . "$NVM_DIR/nvm.sh" --no-use
+        nvm "$@"
+    }
+fi
+
+# --- completion and keys -----------------------------------------------------
 
 # Completion takes 20 ms to load: the first TAB after a command's name pays for it, not every shell.
 if [[ -r /usr/share/bash-completion/bash_completion ]]; then
@@ -26,7 +73,26 @@ if [[ -r /usr/share/bash-completion/bash_completion ]]; then
     complete -o bashdefault -o default -F __tazpod_completion -D
 fi
 
-# The branch, or the commit's first digits, in REPLY. Reads files alone: a prompt starts no process.
+# The keys alone (Ctrl-R, Ctrl-T, Alt-C): fzf's completion is most of its script. Before 0.48 they are in a file.
+__tazpod_fzf() {
+    local keys=/usr/share/doc/fzf/examples/key-bindings.bash
+    if fzf --bash >/dev/null 2>&1; then
+        fzf --bash | sed -n '/^### key-bindings.bash ###/,/^### end: key-bindings.bash ###/p'
+    elif [[ -r $keys ]]; then
+        cat "$keys"
+    fi
+}
+__tazpod_init fzf __tazpod_fzf
+export FZF_DEFAULT_OPTS='--height 40% --layout reverse --border'
+if __tazpod_have fd; then
+    export FZF_DEFAULT_COMMAND='fd --type f --hidden --exclude .git'
+    export FZF_CTRL_T_COMMAND='fd --hidden --exclude .git' FZF_ALT_C_COMMAND='fd --type d --hidden --exclude .git'
+fi
+if __tazpod_have bat; then export FZF_CTRL_T_OPTS="--preview 'bat --color always --line-range :200 {} 2>/dev/null'"; fi
+
+# --- prompt ------------------------------------------------------------------
+
+# The branch, or the commit's first digits, in REPLY. Reads files alone: this prompt starts no process.
 __tazpod_branch() {
     local directory=$PWD git head
     REPLY=
@@ -53,22 +119,32 @@ __tazpod_prompt() {
     if ((status)); then __tazpod_status="$status "; fi
 }
 
-PROMPT_COMMAND=__tazpod_prompt
-case $TERM in
-    dumb) PS1='$__tazpod_status\h:\w$__tazpod_git\$ ' ;;
-    *)
-        PS1='\[\e[31m\]$__tazpod_status\[\e[32m\]\h\[\e[0m\]:\[\e[34m\]\w\[\e[33m\]$__tazpod_git\[\e[0m\]\$ '
-        PS1='\[\e]0;\h: \w\a\]'$PS1
-        ;;
-esac
+# Starship's own script asks it for the time, and at every start for the second prompt, which never changes: 8 ms each.
+__tazpod_starship() {
+    starship init bash --print-full-init |
+        sed -E -e 's/^PS2=.*/PS2="❯❯ "/' -e 's|\$\(\S*starship time\)|$((${EPOCHREALTIME/[.,]/} / 1000))|' \
+            -e 's|^ *\S*starship time$|echo $((${EPOCHREALTIME/[.,]/} / 1000))|'
+}
 
-# Only where these are installed.
-if type -P fzf >/dev/null; then
-    for file in /usr/share/doc/fzf/examples/key-bindings.bash /usr/share/fzf/key-bindings.bash; do
-        if [[ -r $file ]]; then . "$file"; fi
-    done
+__tazpod_title() { printf '\e]0;%s: %s\a' "$HOSTNAME" "${PWD/#"$HOME"/\~}"; }
+
+if [[ $TERM != dumb ]] && __tazpod_have starship; then
+    PROMPT_COMMAND='history -a'
+    starship_precmd_user_func=__tazpod_title
+    __tazpod_init starship __tazpod_starship
+else
+    PROMPT_COMMAND=__tazpod_prompt
+    case $TERM in
+        dumb) PS1='$__tazpod_status\h:\w$__tazpod_git\$ ' ;;
+        *)
+            PS1='\[\e[31m\]$__tazpod_status\[\e[32m\]\h\[\e[0m\]:\[\e[34m\]\w\[\e[33m\]$__tazpod_git\[\e[0m\]\$ '
+            PS1='\[\e]0;\h: \w\a\]'$PS1
+            ;;
+    esac
 fi
-if type -P zoxide >/dev/null; then eval "$(zoxide init bash)"; fi
+
+# After the prompt, which would take its hook away from where it looks for it.
+__tazpod_init zoxide zoxide init bash
 
 for file in "$HOME"/.bashrc.d/*.sh; do
     if [[ -r $file ]]; then . "$file"; fi

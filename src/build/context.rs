@@ -14,6 +14,10 @@ type File = (&'static str, &'static [u8]);
 const BASE: &[File] = &[
     ("Containerfile", include_bytes!("../../images/base/Containerfile")),
     ("dotfiles/.bashrc", include_bytes!("../../dotfiles/.bashrc")),
+    ("dotfiles/.config/bat/config", include_bytes!("../../dotfiles/.config/bat/config")),
+    ("dotfiles/.config/lazygit/config.yml", include_bytes!("../../dotfiles/.config/lazygit/config.yml")),
+    ("dotfiles/.config/nvim/init.lua", include_bytes!("../../dotfiles/.config/nvim/init.lua")),
+    ("dotfiles/.config/starship.toml", include_bytes!("../../dotfiles/.config/starship.toml")),
     ("dotfiles/.gitconfig", include_bytes!("../../dotfiles/.gitconfig")),
     ("dotfiles/.inputrc", include_bytes!("../../dotfiles/.inputrc")),
     ("dotfiles/.profile", include_bytes!("../../dotfiles/.profile")),
@@ -153,6 +157,8 @@ fn header(size: u64, mode: u32) -> tar::Header {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::catalog::{Catalog, Origin};
 
@@ -170,10 +176,19 @@ mod tests {
 
     #[test]
     fn every_dotfile_is_compiled_in() {
-        let mut on_disk: Vec<_> = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/dotfiles"))
-            .unwrap()
-            .map(|entry| format!("dotfiles/{}", entry.unwrap().file_name().into_string().unwrap()))
-            .collect();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut on_disk = Vec::new();
+        let mut directories = vec![root.join("dotfiles")];
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    directories.push(path);
+                } else {
+                    on_disk.push(path.strip_prefix(root).unwrap().to_str().unwrap().to_owned());
+                }
+            }
+        }
         on_disk.sort();
         let compiled: Vec<_> =
             BASE.iter().map(|(name, _)| *name).filter(|name| name.starts_with("dotfiles/")).collect();
