@@ -22,6 +22,7 @@ const BASE: &[File] = &[
     ("dotfiles/.inputrc", include_bytes!("../../dotfiles/.inputrc")),
     ("dotfiles/.profile", include_bytes!("../../dotfiles/.profile")),
     ("dotfiles/.tmux.conf", include_bytes!("../../dotfiles/.tmux.conf")),
+    ("tools.sh", include_bytes!("../../images/base/tools.sh")),
 ];
 
 /// What the image of one vertical is made from.
