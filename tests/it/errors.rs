@@ -21,6 +21,7 @@ on_every_engine!(
     an_image_without_a_shell,
     an_image_of_another_architecture,
     an_image_that_is_not_there,
+    a_build_that_fails,
     a_pod_of_another_build,
     a_pod_of_another_version,
     containers_of_others,
@@ -393,13 +394,40 @@ fn an_image_that_is_not_there(engine: Engine) {
     world.assert_nothing_left();
 }
 
+/// The context on its way to the builder, with another script in it.
+fn a_build_that_fails(engine: Engine) {
+    let mut world = World::new(engine);
+    let proxy = Proxy::before(&mut world);
+    let old = "set -eu\numask 022\nexport DEBIAN_FRONTEND=noninteractive";
+    let build = |script: &str| {
+        let script = format!("{script:#<width$}", width = old.len());
+        // As if the engine did not have the image, which other tests need.
+        proxy.rewrite(&[("tazpod-base:stable/json", "tazpod-none:stable/json"), (old, &script)]);
+        world.run(&["build", "base"])
+    };
+    let done = build("echo so it goes; exit 7 ").failure(5, "the image of `base` did not build, at step ");
+    let containerfile = include_str!("../../images/base/Containerfile");
+    let wanted = containerfile.lines().position(|line| line.starts_with("RUN sh ")).unwrap() + 1;
+    assert!(done.stderr.contains(&format!(" (line {wanted} of its Containerfile): ")), "{}", done.stderr);
+    assert!(done.stderr.contains("  so it goes\n"), "{}", done.stderr);
+    let log = world.state.join("logs/build-base.log");
+    assert!(done.stderr.contains(&format!("the whole output is in `{}`", log.display())), "{}", done.stderr);
+    assert!(fs::read_to_string(log).unwrap().contains("so it goes"));
+
+    let done = build("echo left out: nvm: no way; exit 1 ")
+        .failure(5, "cannot fetch all tools of `base`: nvm: no way");
+    assert!(done.stderr.contains("hint: build it without them: `--allow-missing`"), "{}", done.stderr);
+    let images = engine.client_stdout(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+    assert!(!images.contains("tazpod-build"), "{images}");
+}
+
 fn a_pod_of_another_build(engine: Engine) {
     let mut world = World::new(engine);
     let proxy = Proxy::before(&mut world);
     let older: String = tazpod::BUILD.chars().map(|c| if c.is_ascii_hexdigit() { '0' } else { c }).collect();
-    proxy.rewrite(tazpod::BUILD, &older);
+    proxy.rewrite(&[(tazpod::BUILD, &older)]);
     world.run(&["up", "--detach"]).success();
-    proxy.rewrite("", "");
+    proxy.rewrite(&[]);
     world.sh("echo kept > ~/kept").success();
     let done = world.run(&["up", "--detach"]).success();
     assert!(done.stderr.contains(&format!("agent: {older} -> {}", tazpod::BUILD)), "{}", done.stderr);
@@ -415,9 +443,9 @@ fn a_pod_of_another_version(engine: Engine) {
     let mut world = World::new(engine);
     let proxy = Proxy::before(&mut world);
     // The specification in the label, as a version without sockets might have written it.
-    proxy.rewrite("\\\"transport\\\"", "\\\"transp0rt\\\"");
+    proxy.rewrite(&[("\\\"transport\\\"", "\\\"transp0rt\\\"")]);
     world.run(&["up", "--detach"]).success();
-    proxy.rewrite("", "");
+    proxy.rewrite(&[]);
     let done = world.run(&["up", "--detach"]).failure(1, "was made by another version of tazpod");
     assert!(done.stderr.contains("`tazpod up --recreate`"), "{}", done.stderr);
     world.sh("touch made").success();

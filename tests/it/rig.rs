@@ -433,8 +433,8 @@ struct ProxyState {
     cut: bool,
     streams: Vec<UnixStream>,
     hook: Option<(String, Box<dyn FnOnce() + Send>)>,
-    /// Of the same length.
-    rewrite: Option<(String, String)>,
+    /// Pairs of the same length.
+    rewrite: Vec<(String, String)>,
 }
 
 impl Proxy {
@@ -480,7 +480,7 @@ impl Proxy {
                 |data: &[u8], text: &str| data.windows(text.len()).position(|part| part == text.as_bytes());
             let mut state = self.state.lock().unwrap();
             let due = state.hook.take_if(|(pattern, _)| find(&data, pattern).is_some());
-            if let Some((old, new)) = &state.rewrite {
+            for (old, new) in &state.rewrite {
                 while let Some(position) = find(&data, old) {
                     data[position..position + old.len()].copy_from_slice(new.as_bytes());
                 }
@@ -501,10 +501,11 @@ impl Proxy {
         self.state.lock().unwrap().hook = Some((pattern.to_owned(), Box::new(hook)));
     }
 
-    /// Replaces a text in requests by another of the same length; an empty one by nothing.
-    pub fn rewrite(&self, old: &str, new: &str) {
-        assert_eq!(old.len(), new.len());
-        self.state.lock().unwrap().rewrite = (!old.is_empty()).then(|| (old.to_owned(), new.to_owned()));
+    /// Replaces texts in requests by others of the same length, from now on these alone.
+    pub fn rewrite(&self, pairs: &[(&str, &str)]) {
+        assert!(pairs.iter().all(|(old, new)| old.len() == new.len()));
+        self.state.lock().unwrap().rewrite =
+            pairs.iter().map(|(old, new)| ((*old).to_owned(), (*new).to_owned())).collect();
     }
 
     /// Ends every connection, and lets no other come.
