@@ -62,7 +62,6 @@ ensure_registry() {
         (cd "$tools" && apt-get -qq -o APT::Sandbox::User=root download docker-registry && dpkg -x docker-registry_*.deb .) ||
             setup_fail 'cannot fetch docker-registry' 'see what apt says above' || return
     fi
-    PATH=$PATH:$tools/usr/bin
 }
 
 # Cargo of at least the `rust-version` of ./Cargo.toml, and a linker.

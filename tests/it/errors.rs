@@ -1,11 +1,12 @@
 //! What goes wrong is said clearly, with a code to go by, and leaves nothing behind.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::CommandFactory;
 use rustix::process::{Pid, Signal, kill_process};
@@ -21,7 +22,6 @@ on_every_engine!(
     an_image_without_a_shell,
     an_image_of_another_architecture,
     an_image_that_is_not_there,
-    a_build_that_fails,
     a_pod_of_another_build,
     a_pod_of_another_version,
     containers_of_others,
@@ -32,6 +32,31 @@ on_every_engine!(
     exec_does_without_the_engine,
     lost_state,
 );
+
+/// Not on rootless Podman, where fuse-overlayfs takes a minute for each layer over a gigabyte; the builder is the same.
+mod builds {
+    use super::Engine;
+
+    #[test]
+    fn docker_fails() {
+        super::a_build_that_fails(Engine::Docker);
+    }
+
+    #[test]
+    fn podman_fails() {
+        super::a_build_that_fails(Engine::Podman);
+    }
+
+    #[test]
+    fn docker_is_interrupted() {
+        super::an_interrupted_build_leaves_nothing(Engine::Docker);
+    }
+
+    #[test]
+    fn podman_is_interrupted() {
+        super::an_interrupted_build_leaves_nothing(Engine::Podman);
+    }
+}
 
 /// A world whose engine is not there: what needs none must not ask for it.
 fn without_engine() -> World {
@@ -394,15 +419,24 @@ fn an_image_that_is_not_there(engine: Engine) {
     world.assert_nothing_left();
 }
 
-/// The context on its way to the builder, with another script in it.
+/// Has the next builds of `base` run another script in the place of the one that brings tools.
+fn instead_of_tools(proxy: &Proxy, script: &str) {
+    let old = "set -eu\numask 022\nexport DEBIAN_FRONTEND=noninteractive";
+    let script = format!("{script:#<width$}", width = old.len());
+    // As if the engine did not have the image, which other tests need.
+    proxy.rewrite(&[("tazpod-base:stable/json", "tazpod-none:stable/json"), (old, &script)]);
+}
+
+fn assert_no_build_left(engine: Engine) {
+    let images = engine.client_stdout(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+    assert!(!images.contains("tazpod-build"), "{images}");
+}
+
 fn a_build_that_fails(engine: Engine) {
     let mut world = World::new(engine);
     let proxy = Proxy::before(&mut world);
-    let old = "set -eu\numask 022\nexport DEBIAN_FRONTEND=noninteractive";
     let build = |script: &str| {
-        let script = format!("{script:#<width$}", width = old.len());
-        // As if the engine did not have the image, which other tests need.
-        proxy.rewrite(&[("tazpod-base:stable/json", "tazpod-none:stable/json"), (old, &script)]);
+        instead_of_tools(&proxy, script);
         world.run(&["build", "base"])
     };
     let done = build("echo so it goes; exit 7 ").failure(5, "the image of `base` did not build, at step ");
@@ -417,8 +451,30 @@ fn a_build_that_fails(engine: Engine) {
     let done = build("echo left out: nvm: no way; exit 1 ")
         .failure(5, "cannot fetch all tools of `base`: nvm: no way");
     assert!(done.stderr.contains("hint: build it without them: `--allow-missing`"), "{}", done.stderr);
-    let images = engine.client_stdout(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
-    assert!(!images.contains("tazpod-build"), "{images}");
+    assert_no_build_left(engine);
+}
+
+fn an_interrupted_build_leaves_nothing(engine: Engine) {
+    let mut world = World::new(engine);
+    let proxy = Proxy::before(&mut world);
+    instead_of_tools(&proxy, "echo at it; sleep 60; exit 1 ");
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut child = world
+            .bare_command(&program().to_string_lossy(), &["-v", "build", "base"])
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let seen: Vec<String> = lines.take_while(|line| !line.ends_with("at it")).collect();
+        let running = child.try_wait().unwrap().is_none();
+        assert!(running, "{}", seen.join("\n"));
+        let started = Instant::now();
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+        assert_no_build_left(engine);
+    }
 }
 
 fn a_pod_of_another_build(engine: Engine) {

@@ -81,13 +81,16 @@ impl Registry {
             path("htpasswd"),
         );
         fs::write(at("config.yml"), config).unwrap();
-        let process = Command::new("docker-registry")
-            .arg("serve")
-            .arg(at("config.yml"))
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(at("log")).unwrap())
-            .spawn()
-            .unwrap();
+        // Where `scripts/test` puts it, unless the machine has one.
+        let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/usr/bin/docker-registry");
+        let process =
+            Command::new(if unpacked.exists() { unpacked.as_path() } else { Path::new("docker-registry") })
+                .arg("serve")
+                .arg(at("config.yml"))
+                .stdout(Stdio::null())
+                .stderr(fs::File::create(at("log")).unwrap())
+                .spawn()
+                .unwrap();
         let log = at("log");
         wait_for(
             "the registry",
@@ -432,6 +435,50 @@ fn an_interrupted_pull_leaves_nothing(engine: Engine) {
     registry.gate.pause.store(0, Ordering::Relaxed);
     up(&world, &reference).success();
     forget(&world, &reference);
+}
+
+/// A Podman of its own, on a disk of 40 MB.
+#[test]
+fn a_full_disk() {
+    let registry = Registry::start();
+    registry.push("team/tools:1", 60_000_000);
+    let reference = registry.reference("team/tools:1");
+    let (mut world, _trust) = trusted(Engine::Podman, &registry);
+    // Its runroot may have 50 bytes.
+    let disk = tempfile::tempdir().unwrap();
+    let disk = disk.path();
+    let run = |words: &[&str]| assert!(Command::new(words[0]).args(&words[1..]).status().unwrap().success());
+    let at = |name: &str| disk.join(name).to_string_lossy().into_owned();
+    run(&["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", &at("")]);
+    let socket = format!("unix://{}", at("podman.sock"));
+    let rig = crate::rig::rig("TAZPOD_RIG_DIR");
+    let mut service = Command::new("podman")
+        .args([
+            "--root",
+            &at("root"),
+            "--runroot",
+            &at("run"),
+            "--tmpdir",
+            &at("tmp"),
+            "system",
+            "service",
+            "--time=0",
+            &socket,
+        ])
+        .env("CONTAINERS_CONF", format!("{rig}/etc/containers.conf"))
+        .env("TMPDIR", at(""))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_for("the service", || (), || disk.join("podman.sock").exists());
+    world.environment.push(("TAZPOD_ENGINE".into(), socket));
+    let done = up(&world, &reference);
+    service.kill().unwrap();
+    service.wait().unwrap();
+    run(&["umount", "-R", "-l", &at("")]);
+    let done = done.failure(5, "no space left on device");
+    assert!(done.stderr.contains("hint: make room: `podman system df`"), "{}", done.stderr);
+    assert!(!done.stderr.contains("trying again"), "{}", done.stderr);
 }
 
 fn progress_on_a_terminal(engine: Engine) {

@@ -15,7 +15,8 @@ use tokio::net::{TcpStream, UnixStream};
 use super::{Endpoint, unreachable_engine};
 use crate::error::{Error, Kind, Result};
 
-const TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the engine may take to answer. Podman answers nothing while it stores a layer, which may be long.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The most that an answer may be long.
 const LIMIT: usize = 4 * 1024 * 1024;
