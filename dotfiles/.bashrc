@@ -16,10 +16,14 @@ __tazpod_have() { hash "$1" 2>/dev/null; }
 
 # What a tool has to say to the shell. It is kept, and asked for again when the tool is newer.
 __tazpod_init() { # TOOL COMMAND...
-    local kept=${XDG_CACHE_HOME:-$HOME/.cache}/tazpod/$1.bash
+    local kept=${XDG_CACHE_HOME:-$HOME/.cache}/tazpod/$1.bash said
     __tazpod_have "$1" || return
     if [[ ! -s $kept || ${BASH_CMDS[$1]} -nt $kept ]]; then
-        mkdir -p "${kept%/*}" && "${@:2}" >"$kept.$$" && mv -f "$kept.$$" "$kept" || return
+        said=$("${@:2}") && [[ $said ]] || return
+        if ! { mkdir -p "${kept%/*}" && echo "$said" >"$kept.$$" && mv -f "$kept.$$" "$kept"; } 2>/dev/null; then
+            eval "$said" # a home that cannot be written
+            return
+        fi
     fi
     . "$kept"
 }
@@ -75,9 +79,9 @@ fi
 
 # The keys alone (Ctrl-R, Ctrl-T, Alt-C): fzf's completion is most of its script. Before 0.48 they are in a file.
 __tazpod_fzf() {
-    local keys=/usr/share/doc/fzf/examples/key-bindings.bash
-    if fzf --bash >/dev/null 2>&1; then
-        fzf --bash | sed -n '/^### key-bindings.bash ###/,/^### end: key-bindings.bash ###/p'
+    local keys=/usr/share/doc/fzf/examples/key-bindings.bash said
+    if said=$(fzf --bash 2>/dev/null); then
+        sed -n '/^### key-bindings.bash ###/,/^### end: key-bindings.bash ###/p' <<<"$said"
     elif [[ -r $keys ]]; then
         cat "$keys"
     fi
@@ -121,18 +125,17 @@ __tazpod_prompt() {
 
 # Starship's own script asks it for the time, and at every start for the second prompt, which never changes: 8 ms each.
 __tazpod_starship() {
-    starship init bash --print-full-init |
-        sed -E -e 's/^PS2=.*/PS2="❯❯ "/' -e 's|\$\(\S*starship time\)|$((${EPOCHREALTIME/[.,]/} / 1000))|' \
-            -e 's|^ *\S*starship time$|echo $((${EPOCHREALTIME/[.,]/} / 1000))|'
+    local said
+    said=$(starship init bash --print-full-init) || return
+    sed -E -e 's/^PS2=.*/PS2="❯❯ "/' -e 's|\$\(\S*starship time\)|$((${EPOCHREALTIME/[.,]/} / 1000))|' \
+        -e 's|^ *\S*starship time$|echo $((${EPOCHREALTIME/[.,]/} / 1000))|' <<<"$said"
 }
 
 __tazpod_title() { printf '\e]0;%s: %s\a' "$HOSTNAME" "${PWD/#"$HOME"/\~}"; }
 
-if [[ $TERM != dumb ]] && __tazpod_have starship; then
-    PROMPT_COMMAND='history -a'
-    starship_precmd_user_func=__tazpod_title
-    __tazpod_init starship __tazpod_starship
-else
+PROMPT_COMMAND='history -a'
+starship_precmd_user_func=__tazpod_title
+if [[ $TERM == dumb ]] || ! __tazpod_init starship __tazpod_starship; then
     PROMPT_COMMAND=__tazpod_prompt
     case $TERM in
         dumb) PS1='$__tazpod_status\h:\w$__tazpod_git\$ ' ;;

@@ -58,9 +58,15 @@ ensure_registry() {
     local tools=$PWD/target/tools
     if [[ ! -x $tools/usr/bin/docker-registry ]]; then
         echo 'unpacking docker-registry' >&2
+        need_root_or_sudo || return
+        rm -rf "$tools"
         mkdir -p "$tools"
-        (cd "$tools" && apt-get -qq -o APT::Sandbox::User=root download docker-registry && dpkg -x docker-registry_*.deb .) ||
-            setup_fail 'cannot fetch docker-registry' 'see what apt says above' || return
+        local get=(apt-get -qq -o APT::Sandbox::User=root download docker-registry)
+        (
+            cd "$tools"
+            { "${get[@]}" 2>/dev/null || { "${AS_ROOT[@]}" apt-get -qq update && "${get[@]}"; }; } &&
+                dpkg -x docker-registry_*.deb . && rm docker-registry_*.deb
+        ) || setup_fail 'cannot fetch docker-registry' 'see what apt says above' || return
     fi
 }
 
@@ -111,7 +117,9 @@ install_rustup() {
 ensure_bootstrap() {
     local keyring=debian-archive-keyring
     ! grep -qsE '^ID(_LIKE)?=.*ubuntu' /etc/os-release || keyring=ubuntu-keyring
-    need_tools mmdebstrap:mmdebstrap && apt_install "$keyring"
+    need_tools mmdebstrap:mmdebstrap && apt_install "$keyring" || return
+    # For its unshare mode.
+    ((EUID == 0)) || need_tools newuidmap:uidmap
 }
 
 # The path of what cargo built.

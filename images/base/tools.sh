@@ -47,6 +47,7 @@ esac
 WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
 mkdir -p "${MANIFEST%/*}"
+EARLIER=$(cat "$MANIFEST" 2>/dev/null || true)
 : >"$MANIFEST"
 UNREACHABLE=' '
 LEFT_OUT=
@@ -87,16 +88,18 @@ fetch() { # URL FILE [HEADER]
         --output "$2" "$1" || code=$?
     case $code in
         0) return ;;
-        22) REASON="$host does not have $VERSION" ;;
+        22) REASON="$host does not give $VERSION" ;;
         60) REASON="$host shows a certificate that is not trusted here" ;;
-        *) UNREACHABLE="$UNREACHABLE$host " ;;
+        5 | 6 | 7 | 28 | 35) UNREACHABLE="$UNREACHABLE$host " ;;
+        *) REASON="the transfer from $host broke off" ;;
     esac
     return 1
 }
 
 verify() { # FILE DIGEST
     REASON="$VERSION has another checksum than the one that is pinned"
-    printf '%s  %s\n' "${2#sha256:}" "$1" | sha256sum --check --status
+    printf '%s  %s\n' "${2#sha256:}" "$1" | sha256sum --check --status || return
+    REASON="$VERSION does not unpack or install"
 }
 
 # An archive of a release on GitHub, unpacked.
@@ -123,11 +126,14 @@ image_files() { # TOOL REPOSITORY FILE...
     fetch "$api/manifests/$DIGEST" "$WORK/manifest" "$authorization" && verify "$WORK/manifest" "$DIGEST" || return
     for DIGEST in $(jq -r '.layers[].digest' "$WORK/manifest"); do
         fetch "$api/blobs/$DIGEST" "$WORK/layer" "$authorization" && verify "$WORK/layer" "$DIGEST" || return
+        # It fails where a layer lacks one of the files.
         tar --no-anchored -xf "$WORK/layer" -C "$WORK/$tool" --no-same-owner "$@" 2>/dev/null || true
-        [ ! -f "$WORK/$tool/$1" ] || return 0
     done
-    REASON="$1 is not in $repository $VERSION"
-    return 1
+    for file; do
+        REASON="$file is not in $repository $VERSION"
+        [ -f "$WORK/$tool/$file" ] || return
+    done
+    REASON="$VERSION does not install"
 }
 
 get_starship() {
@@ -170,7 +176,7 @@ get_nvm() {
     git init --quiet "$WORK/nvm"
     timeout 60 git -C "$WORK/nvm" fetch --quiet --depth 1 https://github.com/nvm-sh/nvm.git "$DIGEST" &&
         git -C "$WORK/nvm" checkout --quiet "$DIGEST" && rm -rf "$WORK/nvm/.git" "$WORK/nvm/test" &&
-        chown -R tazpod: "$WORK/nvm" && rm -rf "$USER_HOME/.nvm" && cp -a "$WORK/nvm" "$USER_HOME/.nvm"
+        chown -R tazpod: "$WORK/nvm" && cp -a "$WORK/nvm" "$USER_HOME/.nvm"
 }
 
 get_node() {
@@ -182,12 +188,18 @@ get_node() {
         as_user ln -sfn "versions/node/$VERSION" "$USER_HOME/.nvm/current"
 }
 
+# What is there stays as it is: the user's NVM above all, with what was installed by it.
 upstream() { # TOOL SOURCE
-    if pin "$1" && "get_$1"; then have "$1" "$2" "${VERSION#v}"; else return 1; fi
+    if printf '%s\n' "$EARLIER" | grep -q "^$1	[^-]"; then
+        printf '%s\n' "$EARLIER" | grep "^$1	" >>"$MANIFEST"
+    elif pin "$1" && "get_$1"; then have "$1" "$2" "${VERSION#v}"; else return 1; fi
 }
 
 while read -r tool package; do
-    packaged "$tool" "$package" || [ "$tool" = docker ]
+    packaged "$tool" "$package" || [ "$tool" = docker ] || {
+        printf 'error: the package %s is not installed\n' "$package" >&2
+        exit 1
+    }
 done <<'END'
 git git
 curl curl
@@ -219,15 +231,15 @@ done
 if upstream nvm github.com; then :; else leave_out nvm; fi
 if upstream node nvm; then
     :
-elif apt-get -q update >/dev/null && apt-get -q install -y --no-install-recommends nodejs npm >/dev/null; then
-    packaged node nodejs
+elif apt-get -q update >/dev/null && apt-get -q install -y --no-install-recommends nodejs npm >/dev/null &&
+    packaged node nodejs; then
     apt-get clean
     rm -rf /var/lib/apt/lists/*
 else
     leave_out node
 fi
 
-[ -z "$LEFT_OUT" ] || [ "${ALLOW_MISSING-}" = 1 ] || {
+[ -z "$LEFT_OUT" ] || [ "${ALLOW_MISSING-}" ] || {
     printf 'error: left out:%s; ALLOW_MISSING=1 builds without them\n' "$LEFT_OUT" >&2
     exit 1
 }

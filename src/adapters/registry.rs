@@ -33,7 +33,7 @@ pub enum Credentials {
 /// What was found of a registry's credentials.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Found {
-    /// In this file, or by a helper that it names.
+    /// In this file, or by a helper that it names; empty where none answered in time.
     pub file: PathBuf,
     /// These, or why they cannot be used.
     pub credentials: Result<Credentials, String>,
@@ -127,9 +127,11 @@ fn look_up(file: &Path, key: &str) -> Option<Result<Credentials, String>> {
         {
             None
         }
-        // Not the helper's stdout, which is where secrets are.
-        Err(CredentialRetrievalError::HelperFailure { helper, stderr, .. }) => {
-            Some(Err(format!("`{helper}` failed: {}", stderr.trim())))
+        // Docker's own helpers say it on stdout, which is where secrets are, too: as JSON.
+        Err(CredentialRetrievalError::HelperFailure { helper, stdout, stderr }) => {
+            let said = [stderr.trim(), stdout.trim()].into_iter().find(|text| !text.is_empty());
+            let said = said.filter(|text| !text.contains('{')).unwrap_or("it does not say why");
+            Some(Err(format!("`{helper}` failed: {}", said.lines().next().unwrap_or_default())))
         }
         Err(CredentialRetrievalError::HelperCommunicationError) => {
             Some(Err("its credential helper did not run".into()))

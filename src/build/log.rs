@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use crate::adapters::engine::BuilderLine;
 use crate::error::{Error, Result};
 use crate::ui::Ui;
 
@@ -42,9 +43,18 @@ impl BuildLog {
         &self.path
     }
 
-    /// Takes one line of a builder's output.
-    pub fn line(&mut self, line: &str) {
-        let Some(step) = Step::parse(line) else { return self.detail(line) };
+    /// Takes what a builder says.
+    pub fn builder(&mut self, said: BuilderLine<'_>) {
+        match said {
+            BuilderLine::Begins(line) => self.step_or_detail(Step::of_buildkit(line), line),
+            BuilderLine::Text(line) => self.step_or_detail(Step::of_podman(line), line),
+            BuilderLine::Output(line) => self.detail(line),
+            BuilderLine::Failed(line) => self.step = Step::of_buildkit(line),
+        }
+    }
+
+    fn step_or_detail(&mut self, step: Option<Step>, line: &str) {
+        let Some(step) = step else { return self.detail(line) };
         if !self.ui.is_verbose() && step.is_work() {
             self.ui.status(step.describe());
         }
@@ -112,12 +122,19 @@ struct Step {
 }
 
 impl Step {
-    /// From `[3/9] RUN apt-get …`, `[stage-1 3/9] RUN …` (BuildKit) or `STEP 3/9: RUN apt-get …` (Podman).
-    fn parse(line: &str) -> Option<Step> {
-        let (count, instruction) = match line.strip_prefix('[') {
-            Some(rest) => rest.split_once(']')?,
-            None => line.strip_prefix("STEP ")?.split_once(':')?,
-        };
+    /// From `[3/9] RUN apt-get …` or `[stage-1 3/9] RUN …`.
+    fn of_buildkit(line: &str) -> Option<Step> {
+        let (count, instruction) = line.strip_prefix('[')?.split_once(']')?;
+        Step::new(count, instruction)
+    }
+
+    /// From `STEP 3/9: RUN apt-get …`.
+    fn of_podman(line: &str) -> Option<Step> {
+        let (count, instruction) = line.strip_prefix("STEP ")?.split_once(':')?;
+        Step::new(count, instruction)
+    }
+
+    fn new(count: &str, instruction: &str) -> Option<Step> {
         let (number, of) = count.split_whitespace().next_back()?.split_once('/')?;
         let instruction = instruction.split_whitespace().collect::<Vec<_>>().join(" ");
         Some(Step { number: number.parse().ok()?, of: of.parse().ok()?, instruction })
@@ -172,7 +189,8 @@ mod tests {
 
     #[test]
     fn steps_of_both_builders() {
-        let found = |line| Step::parse(line).map(|step| (step.describe(), step.is_work()));
+        let parse = |line: &str| Step::of_buildkit(line).or_else(|| Step::of_podman(line));
+        let found = |line| parse(line).map(|step| (step.describe(), step.is_work()));
         assert_eq!(found("[ 3/9] ENV LANG=C.UTF-8"), Some(("[3/9] ENV LANG=C.UTF-8".into(), false)));
         assert_eq!(found("[stage-1 2/9] RUN x"), Some(("[2/9] RUN x".into(), true)));
         assert_eq!(found("STEP 10/12: RUN true"), Some(("[10/12] RUN true".into(), true)));
@@ -183,7 +201,7 @@ mod tests {
 
     #[test]
     fn long_steps_are_shortened_between_characters() {
-        let found = Step::parse(&format!("STEP 1/1: RUN   {}", "ü".repeat(100))).unwrap();
+        let found = Step::of_podman(&format!("STEP 1/1: RUN   {}", "ü".repeat(100))).unwrap();
         assert_eq!(found.describe(), format!("[1/1] RUN {}…", "ü".repeat(STEP_WIDTH - 4)));
     }
 
@@ -208,12 +226,15 @@ mod tests {
         let mut log = BuildLog::create(&Ui::new(Verbosity::Quiet, true), path.clone()).unwrap();
         log.detail("STEP 1/2: of another kind");
         log.detail("left out: nvm: cannot reach it");
-        log.line("STEP 1/1: RUN false\n");
-        (0..50).for_each(|number| log.line(&number.to_string()));
+        log.builder(BuilderLine::Begins("[1/1] RUN false"));
+        log.builder(BuilderLine::Output("[7/9] compiling"));
+        (0..50).for_each(|number| log.builder(BuilderLine::Text(&number.to_string())));
         assert_eq!((log.step().as_deref(), log.instruction()), (Some("1/1"), Some("RUN false")));
         assert_eq!(log.left_out(), ["nvm: cannot reach it"]);
         assert_eq!(log.tail.len(), TAIL);
+        log.builder(BuilderLine::Failed("exporting to image"));
+        assert_eq!(log.step(), None);
         assert_eq!(log.tail.back().map(String::as_str), Some("49"));
-        assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 53);
+        assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 54);
     }
 }

@@ -11,7 +11,7 @@ mod verify;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::adapters::engine::{self, CAPABILITIES, Engine, Helper, Image};
 use crate::catalog::{Catalog, Origin, Vertical};
@@ -21,7 +21,7 @@ use crate::pod::spec::label;
 use crate::ui;
 use context::Sources;
 use log::BuildLog;
-use plan::{CONTEXT_LABEL, Existing, PARENT_LABEL, Wanted};
+use plan::{ALLOWED_LABEL, CONTEXT_LABEL, Existing, PARENT_LABEL, Wanted};
 pub use plan::{Reason, Step};
 pub use pull::{PullPolicy, ensure_reference};
 pub use verify::{Finding, State};
@@ -78,13 +78,13 @@ pub async fn ensure(
     if error.kind() != Kind::Image || !may_build || vertical.origin != Origin::Built {
         let name = &vertical.name;
         return Err(match vertical.origin {
+            _ if error.kind() != Kind::Image => error,
             Origin::Built if absent => error.hint(format!("build it: `tazpod build {name}`")),
             Origin::Planned => error.hint(format!("the image of `{name}` cannot be built here yet")),
             _ => error,
         });
     }
-    context.ui.verbose(error.to_string());
-    context.ui.status(format!("`{reference}` is not in reach: building it"));
+    context.ui.status(format!("{error}; building it"));
     Ok(build(context, engine, vertical, options).await?.image)
 }
 
@@ -112,7 +112,12 @@ pub async fn plan<'a>(
             existing.insert(reference, Existing { id: image.id, labels: image.labels });
         }
     }
-    let wanted = Wanted { agent: crate::BUILD, sources: Sources::of, force: options.force || options.rootfs };
+    let wanted = Wanted {
+        agent: crate::BUILD,
+        sources: Sources::of,
+        force: options.force || options.rootfs,
+        allow_missing: options.allow_missing,
+    };
     plan::plan(catalog, vertical, |reference| existing.get(reference).cloned(), wanted)
 }
 
@@ -214,7 +219,11 @@ impl Builder<'_> {
         }
         let mut arguments = HashMap::from([(below.argument.to_owned(), below.reference)]);
         if self.options.allow_missing && step.sources.may_lack() {
-            arguments.insert(ALLOW_MISSING.to_owned(), "1".to_owned());
+            // Another value each day, so that what could not be fetched once is tried again.
+            let day =
+                SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / (24 * 60 * 60);
+            arguments.insert(ALLOW_MISSING.to_owned(), day.to_string());
+            labels.insert(ALLOWED_LABEL.into(), "true".into());
         }
         let build = engine::Build {
             tag: &temporary,
@@ -225,7 +234,7 @@ impl Builder<'_> {
             buildkit: self.buildkit,
         };
         let log = &mut self.log;
-        let built = engine.build(build, |line| log.line(line)).await;
+        let built = engine.build(build, |line| log.builder(line)).await;
         building.store(false, Ordering::Relaxed);
         built.map_err(|error| self.explain(error, step))?;
         let findings = self.verify(vertical, &temporary).await?;
@@ -258,7 +267,7 @@ impl Builder<'_> {
             Below { argument: "ROOT", reference, labels }
         };
         let distribution = rootfs::distribution();
-        let mut why = "";
+        let mut why = String::new();
         if !self.options.rootfs {
             for reference in [ROOT_IMAGE.to_owned(), distribution.reference()] {
                 if engine.image(&reference).await?.is_some() {
@@ -268,11 +277,10 @@ impl Builder<'_> {
             match pull::pull(context, engine, ROOT_IMAGE).await {
                 Ok(_) => return Ok(root(ROOT_IMAGE.to_owned())),
                 Err(failed) if failed.error.kind() == Kind::Image && failed.failure.is_absence() => {
-                    context.ui.verbose(failed.error.to_string());
+                    why = format!("{}; ", failed.error);
                 }
                 Err(failed) => return Err(failed.into()),
             }
-            why = "no registry in reach: ";
         }
         let what = distribution.describe();
         context.ui.status(format!("{why}bootstrapping {what} from the distribution's mirror"));
@@ -328,7 +336,8 @@ impl Builder<'_> {
         let name = &step.vertical.name;
         let path = format!("the whole output is in `{}`", self.log.path().display());
         let left_out = self.log.left_out();
-        if !left_out.is_empty() && !self.options.allow_missing {
+        let full = pull::Failure::of(&error.to_string()) == pull::Failure::Full;
+        if !left_out.is_empty() && !self.options.allow_missing && error.kind() == Kind::Image && !full {
             let what = format!("cannot fetch all tools of `{name}`: {}", left_out.join("; "));
             return Error::new(error.kind(), what)
                 .hint("build it without them: `--allow-missing`")
@@ -340,11 +349,8 @@ impl Builder<'_> {
         let at = self.log.step().map(|step| format!(", at step {step}{line}")).unwrap_or_default();
         let reason = log::shortened(&error.to_string());
         let error = Error::new(error.kind(), format!("the image of `{name}` did not build{at}: {reason}"));
-        match pull::Failure::of(&reason) {
-            pull::Failure::Full => error.hint("make room on the engine's disk"),
-            _ => error,
-        }
-        .hint(path)
+        let error = if full { error.hint("make room on the engine's disk") } else { error };
+        error.hint(path)
     }
 }
 

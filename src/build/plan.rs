@@ -12,6 +12,9 @@ pub const CONTEXT_LABEL: &str = "io.tazpod.context";
 /// Label of images: id of the image that they stand on.
 pub const PARENT_LABEL: &str = "io.tazpod.parent";
 
+/// Label of images that may lack tools, because that was allowed.
+pub const ALLOWED_LABEL: &str = "io.tazpod.allow-missing";
+
 /// Why an image is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -23,6 +26,8 @@ pub enum Reason {
     Sources,
     /// The image that it stands on is another, or will be.
     Parent,
+    /// It was built with the permission to lack tools, which it has no more.
+    Tools,
     /// It carries the agent of another build; one layer.
     Agent,
 }
@@ -35,6 +40,7 @@ impl Reason {
             Reason::Forced => "forced",
             Reason::Sources => "sources changed",
             Reason::Parent => "parent changed",
+            Reason::Tools => "tools may be missing",
             Reason::Agent => "agent changed",
         }
     }
@@ -69,6 +75,8 @@ pub struct Wanted<'a> {
     pub sources: fn(&str) -> Option<Sources>,
     /// Build the vertical itself even if nothing changed.
     pub force: bool,
+    /// Whether images may lack tools.
+    pub allow_missing: bool,
 }
 
 /// The images to build, parents first, so that `vertical`'s is there and current. `existing` gives what the
@@ -101,6 +109,8 @@ pub fn plan<'a>(
             Some(Reason::Sources)
         } else if parent_is_built || parent.is_some_and(|parent| !same(PARENT_LABEL, &parent.id)) {
             Some(Reason::Parent)
+        } else if !wanted.allow_missing && same(ALLOWED_LABEL, "true") {
+            Some(Reason::Tools)
         } else if sources.carries_agent && !same(label::AGENT, wanted.agent) {
             Some(Reason::Agent)
         } else {
@@ -134,7 +144,8 @@ fn sources_of(catalog: &Catalog, vertical: &Vertical, wanted: Wanted<'_>) -> Res
 mod tests {
     use super::*;
 
-    const WANTED: Wanted<'_> = Wanted { agent: "1", sources: Sources::of, force: false };
+    const WANTED: Wanted<'_> =
+        Wanted { agent: "1", sources: Sources::of, force: false, allow_missing: false };
 
     fn image(id: &str, parent: &str, agent: &str) -> Existing {
         let labels = [
@@ -170,6 +181,10 @@ mod tests {
         assert_eq!(one(&current, Wanted { force: true, ..WANTED }), Reason::Forced);
         assert_eq!(one(&current, Wanted { agent: "2", ..WANTED }), Reason::Agent);
         assert_eq!(one(&[("base", Existing::default())], WANTED), Reason::Sources);
+        let mut lacking = current.clone();
+        lacking[0].1.labels.insert(ALLOWED_LABEL.into(), "true".into());
+        assert_eq!(one(&lacking, WANTED), Reason::Tools);
+        assert_eq!(reasons("base", &lacking, Wanted { allow_missing: true, ..WANTED }), []);
     }
 
     #[test]

@@ -12,8 +12,10 @@ use crate::ui::{Phase, Transfer};
 
 /// How long a registry may take to answer at all.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long a pull that has begun may be without progress.
+/// How long a layer that is on its way may be without progress.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(180);
+/// How long an engine may be silent while it stores what has come.
+const STORING_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 /// How often a transfer that broke off is begun again, and after which pauses.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 
@@ -56,7 +58,9 @@ pub enum Failure {
 impl Failure {
     /// From an engine's words (Docker's and Podman's; both hand on those of Go's libraries).
     pub fn of(reason: &str) -> Failure {
-        let reason = reason.to_lowercase();
+        // These two are the engine's own trouble, not the registry's.
+        let reason =
+            reason.to_lowercase().replace("permission denied", "").replace("executable file not found", "");
         let says = |words: &[&str]| words.iter().any(|word| reason.contains(word));
         if says(&["no space left", "disk quota exceeded"]) {
             Failure::Full
@@ -73,6 +77,7 @@ impl Failure {
             "unauthorized",
             "denied",
             "no basic auth credentials",
+            "toomanyrequests",
             "authentication required",
             "forbidden",
         ]) {
@@ -83,6 +88,9 @@ impl Failure {
             "no route to host",
             "network is unreachable",
             "i/o timeout",
+            "handshake timeout",
+            "timed out",
+            "connection reset",
             "deadline exceeded",
             "request canceled while waiting",
             "name resolution",
@@ -167,11 +175,17 @@ pub async fn pull(context: &Context, engine: &Engine, reference: &str) -> Result
                 context.ui.verbose(format!("with the credentials in `{}`", found.file.display()));
                 who = Some(credentials);
             }
-            Err(reason) => context.ui.warn(format!(
-                "cannot use the credentials for `{}` in `{}`: {reason}; asking without",
-                reference.registry(),
-                found.file.display()
-            )),
+            Err(reason) => {
+                let place = if found.file.as_os_str().is_empty() {
+                    String::new()
+                } else {
+                    format!(" in `{}`", found.file.display())
+                };
+                let registry = reference.registry();
+                context.ui.warn(format!(
+                    "cannot use the credentials for `{registry}`{place}: {reason}; asking without"
+                ));
+            }
         }
     }
     let mut pauses = PAUSES.iter();
@@ -211,9 +225,11 @@ async fn attempt(
     let heard = Cell::new((ANSWER_TIMEOUT, Instant::now()));
     let began = Cell::new(false);
     let pulling = engine.pull(&name, who, |event| {
-        heard.set((SILENCE_TIMEOUT, Instant::now()));
         began.set(began.get() || event.layer.is_some());
-        show(context, &mut transfer.borrow_mut(), event);
+        let mut transfer = transfer.borrow_mut();
+        show(context, &mut transfer, event);
+        let limit = if transfer.is_complete() { STORING_TIMEOUT } else { SILENCE_TIMEOUT };
+        heard.set((limit, Instant::now()));
     });
     let silence = async {
         loop {
@@ -224,17 +240,16 @@ async fn attempt(
             }
         }
     };
-    let result = tokio::select! {
-        pulled = pulling => pulled,
+    let failed = |error: Error, failure: Failure| (NotPulled { failure, error }, began.get());
+    tokio::select! {
+        pulled = pulling => pulled.map_err(|(error, reason)| failed(error, Failure::of(&reason)))?,
         limit = silence => {
             let what = format!("cannot pull `{name}`: nothing was heard for {} s", limit.as_secs());
-            Err((Error::new(Kind::Image, what), "deadline exceeded".to_owned()))
+            let failure = if began.get() { Failure::Other } else { Failure::Unreachable };
+            return Err(failed(Error::new(Kind::Image, what), failure));
         }
-    };
-    let failed =
-        |error: Error, reason: &str| (NotPulled { failure: Failure::of(reason), error }, began.get());
-    result.map_err(|(error, reason)| failed(error, &reason))?;
-    let image = super::present(engine, &name).await.map_err(|error| failed(error, ""))?;
+    }
+    let image = super::present(engine, &name).await.map_err(|error| failed(error, Failure::Other))?;
     context.ui.status(format!("pulled `{name}`: {}", transfer.borrow().summary()));
     Ok(image)
 }
@@ -274,13 +289,15 @@ fn hints(failure: Failure, reference: &Reference, podman: bool, rootless: bool, 
     };
     match failure {
         Failure::Denied => vec![login],
-        Failure::NotFound if known => vec!["check its name and tag".into()],
+        Failure::NotFound if known => {
+            vec!["check its name and tag, and that your account may have it".into()]
+        }
         Failure::NotFound => vec!["check its name and tag".into(), format!("if it is private, {login}")],
         Failure::Unreachable => {
             vec!["check the registry's name and the network; behind a proxy, it is the engine that must know it".into()]
         }
         Failure::Untrusted => vec![format!(
-            "if the registry has a CA of its own, put its certificate where the engine looks, \
+            "check the certificate; if the registry has a CA of its own, put the CA's where the engine looks, \
              `{certificates}/{registry}/ca.crt`"
         )],
         Failure::Plain if podman => {
@@ -329,6 +346,8 @@ mod tests {
                 Failure::Corrupt,
             ),
             ("failed to register layer: write /x: no space left on device", Failure::Full),
+            ("toomanyrequests: You have reached your pull rate limit", Failure::Denied),
+            ("mkdir /var/lib/docker: permission denied", Failure::Other),
             ("unexpected EOF", Failure::Other),
         ] {
             assert_eq!(Failure::of(reason), failure, "{reason}");

@@ -276,7 +276,7 @@ pub async fn bootstrap(context: &Context, engine: &Engine, log: &mut BuildLog) -
         buildkit: false,
     };
     engine
-        .build(build, |line| log.detail(line))
+        .build(build, |line| log.builder(line))
         .await
         .map_err(|error| explain(error, distribution, true, log))?;
     engine.tag(&temporary, REPOSITORY, distribution.tag()).await?;

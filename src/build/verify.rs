@@ -47,7 +47,7 @@ pub fn script(vertical: &Vertical) -> String {
     let lists = format!("cat {LISTS}/* 2>/dev/null | sed 's/^/list\\t/'\n");
     let tools = vertical.tools.iter().map(|tool| {
         format!(
-            "output=$(sh -c {} 2>&1); printf 'tool\\t%s\\t%s\\t%s\\n' {} \"$?\" \"$(printf %s \"$output\" | grep -m1 .)\"\n",
+            "output=$(timeout 60 sh -c {} 2>&1 </dev/null); printf 'tool\\t%s\\t%s\\t%s\\n' {} \"$?\" \"$(printf %s \"$output\" | grep -m1 .)\"\n",
             quoted(&tool.check),
             quoted(&tool.name)
         )

@@ -33,7 +33,10 @@ impl Reference {
             let at = text.get(usize::from(error.index())..).and_then(|rest| rest.chars().next());
             let error = match at {
                 Some(c) if c.is_uppercase() => wrong().hint("names of images are in lower case"),
-                Some(c) => wrong().hint(format!("`{}` cannot stand at character {}", c, error.index() + 1)),
+                Some(c) => {
+                    let before = text.get(..usize::from(error.index())).unwrap_or_default();
+                    wrong().hint(format!("`{c}` cannot stand at character {}", before.chars().count() + 1))
+                }
                 None => wrong(),
             };
             error.hint("references look like `docker.io/library/python:3.13`")

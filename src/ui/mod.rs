@@ -140,12 +140,12 @@ impl Ui {
     }
 
     fn stderr(&self, text: &str) {
-        self.bars.suspend(|| {
-            let mut stderr = io::stderr().lock();
-            let erase = if self.terminal { "\r\x1b[K" } else { "" };
-            // As in `step`: a closed stderr must not end the work.
-            let _ = writeln!(stderr, "{erase}{text}");
-        });
+        // They draw themselves again below.
+        let _ = self.bars.clear();
+        let mut stderr = io::stderr().lock();
+        let erase = if self.terminal { "\r\x1b[K" } else { "" };
+        // As in `step`: a closed stderr must not end the work.
+        let _ = writeln!(stderr, "{erase}{text}");
     }
 }
 

@@ -95,7 +95,7 @@ impl Transfer {
                 ("", None)
             }
         };
-        if let Some((current, total)) = position {
+        if let Some((current, total)) = position.filter(|(_, total)| *total > 0) {
             let bar = layer.bar.get_or_insert_with(|| {
                 let bar = ProgressBar::hidden().with_style(style(LAYER)).with_prefix(id.to_owned());
                 self.bars.insert_before(&self.all, bar)
@@ -116,6 +116,11 @@ impl Transfer {
                 self.ui.status(format!("  {}, {}", self.counted(), self.rate()));
             }
         }
+    }
+
+    /// Whether every layer that was told of is there.
+    pub fn is_complete(&self) -> bool {
+        !self.layers.is_empty() && self.layers.values().all(|layer| layer.here)
     }
 
     /// `12 layers, 230 MB in 8 s`.

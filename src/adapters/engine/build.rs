@@ -41,12 +41,25 @@ pub enum BuildContext {
     Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
 }
 
+/// What a builder says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BuilderLine<'a> {
+    /// BuildKit begins this step: `[2/7] RUN …`, or something of its own.
+    Begins(&'a str),
+    /// This step of BuildKit's failed.
+    Failed(&'a str),
+    /// What a step of BuildKit's prints.
+    Output(&'a str),
+    /// A line of Podman's, which may be either.
+    Text(&'a str),
+}
+
 impl Engine {
     /// Builds and tags an image; `progress` gets the builder's lines.
     ///
     /// # Errors
     /// [`Kind::Image`] with the builder's reason.
-    pub async fn build(&self, build: Build<'_>, mut progress: impl FnMut(&str)) -> Result<()> {
+    pub async fn build(&self, build: Build<'_>, mut progress: impl FnMut(BuilderLine<'_>)) -> Result<()> {
         let Build { tag, context, arguments, labels, fresh, buildkit } = build;
         let mut options = query::BuildImageOptionsBuilder::default()
             .dockerfile("Containerfile")
@@ -80,34 +93,48 @@ impl Engine {
                 return Err(Error::new(Kind::Image, detail.message.unwrap_or_default().trim()));
             }
             if let Some(text) = event.stream {
-                text.lines().filter(|line| !line.trim().is_empty()).for_each(&mut progress);
+                text.lines()
+                    .filter(|l| !l.trim().is_empty())
+                    .for_each(|line| progress(BuilderLine::Text(line)));
             }
             match event.aux {
                 Some(BuildInfoAux::BuildKit(status)) => vertices.tell(status, &mut progress),
                 // The image's id is the last that BuildKit says; its session would stay.
-                Some(BuildInfoAux::Default(_)) if buildkit => break,
+                Some(BuildInfoAux::Default(_)) if buildkit => return Ok(()),
                 Some(BuildInfoAux::Default(_)) | None => {}
             }
+        }
+        if buildkit {
+            return Err(Error::new(Kind::Image, "the builder ended without an image"));
         }
         Ok(())
     }
 }
 
-/// BuildKit's steps that were told of.
+/// BuildKit's steps that were told of, by digest.
 #[derive(Debug, Default)]
 struct Vertices(HashSet<String>);
 
 impl Vertices {
     /// Each step once it begins, as `[2/7] RUN …`, and what it prints.
-    fn tell(&mut self, status: StatusResponse, progress: &mut impl FnMut(&str)) {
+    fn tell(&mut self, status: StatusResponse, progress: &mut impl FnMut(BuilderLine<'_>)) {
+        let mut failed = None;
         for vertex in status.vertexes {
             if (vertex.started.is_some() || vertex.cached) && self.0.insert(vertex.digest) {
-                progress(&vertex.name);
+                progress(BuilderLine::Begins(&vertex.name));
+            }
+            if !vertex.error.is_empty() {
+                failed = Some(vertex.name);
             }
         }
         for log in status.logs {
             let text = String::from_utf8_lossy(&log.msg);
-            text.lines().filter(|line| !line.trim().is_empty()).for_each(&mut *progress);
+            text.lines()
+                .filter(|l| !l.trim().is_empty())
+                .for_each(|line| progress(BuilderLine::Output(line)));
+        }
+        if let Some(name) = failed {
+            progress(BuilderLine::Failed(&name));
         }
     }
 }

@@ -12,13 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 // The one home of the engine's client.
+use bollard::BollardRequest;
 #[allow(clippy::disallowed_types)]
 use bollard::Docker;
 use bollard::auth::DockerCredentials;
 use bollard::container::LogOutput;
 use bollard::errors::Error as ApiError;
 use bollard::exec::{StartExecOptions, StartExecResults};
-use bollard::models::{ContainerCreateBody, ExecConfig, HealthConfig, HostConfig};
+use bollard::models::{ContainerCreateBody, ExecConfig, HealthConfig, HostConfig, HostConfigLogConfig};
 use bollard::query_parameters as query;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
@@ -30,7 +31,7 @@ use crate::error::{Error, Kind, Result};
 use crate::pod::ownership::EngineTraits;
 use crate::pod::spec::{Spec, label};
 pub use body::{CAPABILITIES, can_spell};
-pub use build::{Build, BuildContext};
+pub use build::{Build, BuildContext, BuilderLine};
 pub use endpoint::Endpoint;
 
 /// How long one request may take; streams have no limit as a whole.
@@ -361,7 +362,8 @@ impl Engine {
             let reason = reason.trim().to_owned();
             (Error::new(Kind::Image, format!("{doing}: {reason}")), reason)
         };
-        let mut stream = self.docker.create_image(Some(options), None, credentials);
+        let docker = self.docker.clone().with_request_modifier(in_url_alphabet);
+        let mut stream = docker.create_image(Some(options), None, credentials);
         while let Some(event) = stream.next().await {
             let event = event.map_err(|source| match source {
                 ApiError::DockerStreamError { error: reason }
@@ -632,6 +634,8 @@ fn helper_body(helper: &Helper) -> ContainerCreateBody {
             cap_add: Some(helper.capabilities.iter().map(|&name| name.to_owned()).collect()),
             security_opt: Some(vec!["label=disable".into(), "apparmor=unconfined".into()]),
             pid_mode: helper.pid_mode.clone(),
+            // What it says is read as soon as it has ended: not by way of a journal.
+            log_config: Some(HostConfigLogConfig { typ: Some("json-file".into()), config: None }),
             mounts: Some(
                 helper.binds.iter().map(|(source, target, ro)| body::bind(source, target, *ro)).collect(),
             ),
@@ -639,6 +643,18 @@ fn helper_body(helper: &Helper) -> ContainerCreateBody {
         }),
         ..Default::default()
     }
+}
+
+/// Engines take the header of credentials in base64url and the client writes base64: those with `+` or `/` would count
+/// as none.
+fn in_url_alphabet(mut request: BollardRequest) -> BollardRequest {
+    if let Some(value) = request.headers_mut().get_mut("X-Registry-Auth") {
+        let text = String::from_utf8_lossy(value.as_bytes()).replace('+', "-").replace('/', "_");
+        if let Ok(changed) = text.parse() {
+            *value = changed;
+        }
+    }
+    request
 }
 
 fn is_not_found(error: &ApiError) -> bool {
