@@ -197,7 +197,7 @@ fn ssh_gives_a_terminal(engine: Engine) {
     assert_eq!(terminal.end(), 9);
     terminal.wait("24 80\nxterm-256color");
     let mut terminal = ssh.terminal(&[&ssh.pod]);
-    terminal.wait("$");
+    terminal.wait_until("a prompt", |text| text.contains(['$', '❯']));
     terminal.send("stty size; echo $((6 * 7)) $0\r");
     terminal.wait("24 80\n42 -bash");
     terminal.resize_in(&world, 33, 99);
@@ -217,7 +217,7 @@ fn ssh_attaches_to_the_session(engine: Engine) {
     let world = World::up(engine);
     let ssh = Ssh::new(&world);
     let mut ours = Terminal::start(&world, &["attach"]);
-    ours.wait("$");
+    ours.wait_until("a prompt", |text| text.contains(['$', '❯']));
     ours.send("where=ma''in; clear; echo he''re\r");
     ours.wait("here");
     let mut theirs = ssh.terminal(&["-o", "SetEnv=TAZPOD_SESSION=main", &ssh.pod]);
