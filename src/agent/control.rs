@@ -16,11 +16,6 @@ pub const SUBSYSTEM: &str = "control@tazpod";
 pub enum Request {
     /// What the agent is and which sessions there are.
     Status,
-    /// Hangs up a session.
-    EndSession {
-        /// Its name.
-        name: String,
-    },
 }
 
 /// What is answered.
@@ -29,8 +24,6 @@ pub enum Request {
 pub enum Answer {
     /// To [`Request::Status`].
     Status(Status),
-    /// Done.
-    Done,
     /// Not done.
     Refused {
         /// Why.
@@ -73,8 +66,6 @@ pub(super) fn answer(agent: &Agent, request: &[u8]) -> Answer {
             missing_share: agent.boot.missing_share().map(|path| path.display().to_string()),
             shares: agent.boot.shares.clone(),
         }),
-        Ok(Request::EndSession { name }) if agent.sessions.end(&name) => Answer::Done,
-        Ok(Request::EndSession { name }) => Answer::Refused { reason: format!("no session `{name}`") },
         Err(error) => Answer::Refused { reason: format!("not a request that this agent knows: {error}") },
     }
 }

@@ -124,17 +124,6 @@ impl Sessions {
     pub fn list(&self) -> Vec<Summary> {
         lock(&self.0).values().map(|session| session.summary()).collect()
     }
-
-    /// Hangs up one session's terminal, as closing its window would. Says whether there is one.
-    pub fn end(&self, name: &str) -> bool {
-        let sessions = lock(&self.0);
-        let found = sessions.get(name);
-        if let Some(session) = found {
-            signal_group(session.leader, Signal::HUP);
-        }
-        found.is_some()
-    }
-
     /// Hangs up every terminal.
     pub fn hang_up(&self) {
         for session in lock(&self.0).values() {

@@ -41,7 +41,7 @@ pub fn script(vertical: &Vertical) -> String {
     let verify = vertical.verify.iter().map(|command| {
         let command = quoted(command);
         format!(
-            "output=$(sh -c {command} 2>&1) || {{ printf '`%s` ended with %s\\n%s\\n' {command} \"$?\" \"$output\"; exit 1; }}\n"
+            "output=$(timeout 60 sh -c {command} 2>&1 </dev/null) || {{ printf '`%s` ended with %s\\n%s\\n' {command} \"$?\" \"$output\"; exit 1; }}\n"
         )
     });
     let lists = format!("cat {LISTS}/* 2>/dev/null | sed 's/^/list\\t/'\n");

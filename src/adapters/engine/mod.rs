@@ -54,8 +54,6 @@ pub struct EngineInfo {
     pub version: String,
     /// The engine's machine, as Go and OCI name it (`amd64`).
     pub architecture: String,
-    /// Name of the storage driver.
-    pub storage: String,
     /// Release of the kernel that containers run on.
     pub kernel: String,
 }
@@ -247,7 +245,6 @@ impl Engine {
             },
             version: number,
             architecture: oci_architecture(&text("Architecture")),
-            storage: text("Driver"),
             kernel: text("KernelVersion"),
         })
     }
