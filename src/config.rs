@@ -120,15 +120,33 @@ fn load<T: DeserializeOwned + Default>(path: &Path, known: &[&str]) -> Result<T>
     }
 }
 
+/// What is wrong with a file of configuration.
 #[derive(Debug)]
-struct Problem {
-    line: Option<usize>,
-    message: String,
+pub struct Problem {
+    /// From 1 on, where it is known.
+    pub line: Option<usize>,
+    /// What.
+    pub message: String,
     hint: Option<String>,
 }
 
 impl Problem {
-    fn into_error(self, path: &Path) -> Error {
+    /// Something that no line stands for.
+    pub fn new(message: impl Into<String>) -> Problem {
+        Problem { line: None, message: message.into(), hint: None }
+    }
+
+    /// What the parser says of `text`.
+    pub fn syntax(text: &str, error: &toml::de::Error) -> Problem {
+        Problem {
+            line: error.span().and_then(|span| line_of(text, span.start)),
+            message: error.message().replace('\n', ", "),
+            hint: None,
+        }
+    }
+
+    /// With the file's name.
+    pub fn into_error(self, path: &Path) -> Error {
         let place =
             self.line.map_or_else(|| path.display().to_string(), |line| format!("{}:{line}", path.display()));
         let error = Error::new(Kind::Config, format!("`{place}`: {}", self.message));
@@ -136,26 +154,24 @@ impl Problem {
     }
 }
 
+fn line_of(text: &str, offset: usize) -> Option<usize> {
+    text.get(..offset).map(|before| before.matches('\n').count() + 1)
+}
+
 fn parse<T: DeserializeOwned>(text: &str, known: &[&str]) -> Result<T, Problem> {
-    let line_of = |offset: usize| text.get(..offset).map(|before| before.matches('\n').count() + 1);
-    let syntax = |error: &toml::de::Error| Problem {
-        line: error.span().and_then(|span| line_of(span.start)),
-        message: error.message().replace('\n', ", "),
-        hint: None,
-    };
-    let table = DeTable::parse(text).map_err(|error| syntax(&error))?;
+    let table = DeTable::parse(text).map_err(|error| Problem::syntax(text, &error))?;
     if let Some((key, offset)) = unknown_key("", table.get_ref(), known) {
         let hint = nearest(&key, known.iter().copied().filter(|name| !name.ends_with('*'))).map_or_else(
             || format!("known keys: {}", known.join(", ")),
             |name| format!("did you mean `{name}`?"),
         );
         return Err(Problem {
-            line: line_of(offset),
+            line: line_of(text, offset),
             message: format!("unknown key `{key}`"),
             hint: Some(hint),
         });
     }
-    toml::from_str(text).map_err(|error| syntax(&error))
+    toml::from_str(text).map_err(|error| Problem::syntax(text, &error))
 }
 
 /// The first key, as a dotted path, that is not among `known` (where `*` stands for any one name), and its offset.

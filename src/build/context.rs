@@ -1,10 +1,21 @@
-//! The build context of an image: a tar of what is compiled in, and of the running executable.
+//! The build context of an image: a tar of what is compiled in and of the running executable, or of a project's
+//! directory.
+
+use std::fs;
+use std::io::{self, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use tar::EntryType;
 
-use crate::error::{Context as _, Kind, Result};
+use crate::catalog::Vertical;
+use crate::error::{Context as _, Error, Kind, Result};
 
+/// What to do, in a context.
+const CONTAINERFILE: &str = "Containerfile";
 /// The agent's name in the context.
 const AGENT: &str = "tazpod";
 
@@ -25,31 +36,135 @@ const BASE: &[File] = &[
     ("tools.sh", include_bytes!("../../images/base/tools.sh")),
 ];
 
+/// The largest context that is taken from a directory, in bytes: it passes through memory.
+const LARGEST: u64 = 512 << 20;
+
+/// What keeps files out of a context, the first that is there; as Podman and Docker name it.
+const IGNORE_FILES: &[&str] = &[".containerignore", ".dockerignore"];
+
 /// What the image of one vertical is made from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sources {
-    files: &'static [File],
+    /// Sorted by path.
+    entries: Vec<Entry>,
     /// Whether the agent is among them.
     pub carries_agent: bool,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    path: PathBuf,
+    content: Content,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Content {
+    Directory,
+    File { bytes: Bytes, executable: bool },
+    Link(PathBuf),
+}
+
 impl Sources {
-    /// The sources of a vertical; `None` where there is no Containerfile.
-    pub fn of(vertical: &str) -> Option<Sources> {
-        match vertical {
-            "base" => Some(Sources { files: BASE, carries_agent: true }),
-            _ => None,
+    /// The sources of a vertical; `None` where there is no Containerfile of it.
+    ///
+    /// # Errors
+    /// [`Kind::Image`] for a project's directory that cannot be read, is too large or has no `Containerfile`.
+    pub fn of(vertical: &Vertical) -> Result<Option<Sources>> {
+        match (&vertical.directory, vertical.name.as_str()) {
+            (Some(directory), _) => Sources::read(directory).map(Some),
+            (None, "base") => Ok(Some(Sources::compiled(BASE))),
+            (None, _) => Ok(None),
         }
     }
 
-    fn containerfile(&self) -> &'static str {
-        let found = self.files.iter().find(|(name, _)| *name == "Containerfile");
-        found.and_then(|(_, bytes)| std::str::from_utf8(bytes).ok()).unwrap_or_default()
+    /// As if they were compiled in.
+    #[cfg(test)]
+    pub fn in_memory(files: &[File]) -> Sources {
+        Sources { carries_agent: false, ..Sources::compiled(files) }
     }
 
-    /// Whether its Containerfile can do without some tools.
-    pub fn may_lack(&self) -> bool {
-        self.containerfile().lines().any(|line| line.starts_with(&format!("ARG {}", super::ALLOW_MISSING)))
+    fn compiled(files: &[File]) -> Sources {
+        let entry = |(path, bytes): &File| Entry {
+            path: path.into(),
+            content: Content::File { bytes: Bytes::from_static(bytes), executable: false },
+        };
+        let mut entries: Vec<_> = files.iter().map(entry).collect();
+        entries.sort_unstable();
+        Sources { entries, carries_agent: true }
+    }
+
+    /// The files of a directory that its `.containerignore` or `.dockerignore` leaves.
+    fn read(directory: &Path) -> Result<Sources> {
+        let unreadable = |path: &Path, source| {
+            Error::new(Kind::Image, format!("cannot read `{}`", path.display())).with_source(source)
+        };
+        let containerfile = directory.join(CONTAINERFILE);
+        if !containerfile.is_file() {
+            return Err(Error::new(Kind::Image, format!("there is no `{}`", containerfile.display()))
+                .hint("a project's vertical has its Containerfile in `.tazpod/NAME/`"));
+        }
+        let ignored = Ignored::of(directory)?;
+        let mut entries = Vec::new();
+        let mut left = LARGEST;
+        let mut pending = vec![PathBuf::new()];
+        while let Some(inner) = pending.pop() {
+            let path = directory.join(&inner);
+            let listed = fs::read_dir(&path).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+            for found in listed.map_err(|source| unreadable(&path, source))? {
+                let (path, inner) = (found.path(), inner.join(found.file_name()));
+                let ignored_here = inner != Path::new(CONTAINERFILE) && ignored.matches(&inner);
+                let kind = found.file_type().map_err(|source| unreadable(&path, source))?;
+                if kind.is_dir() && (!ignored_here || ignored.has_exceptions) {
+                    pending.push(inner.clone());
+                }
+                let content = if ignored_here {
+                    continue;
+                } else if kind.is_dir() {
+                    Content::Directory
+                } else if kind.is_symlink() {
+                    Content::Link(fs::read_link(&path).map_err(|source| unreadable(&path, source))?)
+                } else if kind.is_file() {
+                    let file = fs::File::open(&path).map_err(|source| unreadable(&path, source))?;
+                    let metadata = file.metadata().map_err(|source| unreadable(&path, source))?;
+                    let mut bytes = Vec::new();
+                    file.take(left + 1)
+                        .read_to_end(&mut bytes)
+                        .map_err(|source| unreadable(&path, source))?;
+                    left = left.checked_sub(bytes.len() as u64).ok_or_else(|| {
+                        Error::new(
+                            Kind::Image,
+                            format!("`{}` has more than {} MiB of files", directory.display(), LARGEST >> 20),
+                        )
+                        .hint("name in its `.dockerignore` what the image does not need")
+                    })?;
+                    Content::File { bytes: bytes.into(), executable: metadata.mode() & 0o111 != 0 }
+                } else {
+                    // Sockets and the like, which builders skip too.
+                    continue;
+                };
+                entries.push(Entry { path: inner, content });
+            }
+        }
+        entries.sort_unstable();
+        Ok(Sources { entries, carries_agent: false })
+    }
+
+    fn containerfile(&self) -> &str {
+        let content = self.entries.iter().find(|entry| entry.path == Path::new(CONTAINERFILE));
+        match content.map(|entry| &entry.content) {
+            Some(Content::File { bytes, .. }) => std::str::from_utf8(bytes).unwrap_or_default(),
+            _ => "",
+        }
+    }
+
+    /// Whether its Containerfile takes this argument.
+    pub fn takes(&self, argument: &str) -> bool {
+        let takes = |line: &str| {
+            let mut words = line.split(['=', ' ', '\t']).filter(|word| !word.is_empty());
+            words.next().is_some_and(|word| word.eq_ignore_ascii_case("ARG"))
+                && words.next() == Some(argument)
+        };
+        self.containerfile().lines().any(takes)
     }
 
     /// The line of the Containerfile, from 1 on, where an instruction begins that a builder shows on one line.
@@ -60,9 +175,15 @@ impl Sources {
     /// SHA-256 of names and contents, in hexadecimal. The agent is not part of it: its own build is compared.
     pub fn hash(&self) -> String {
         let mut hasher = Sha256::new();
-        for (name, bytes) in self.files {
+        for Entry { path, content } in &self.entries {
+            let (kind, bytes) = match content {
+                Content::Directory => ("directory", &[][..]),
+                Content::File { bytes, executable: false } => ("file", &bytes[..]),
+                Content::File { bytes, executable: true } => ("program", &bytes[..]),
+                Content::Link(target) => ("link", target.as_os_str().as_bytes()),
+            };
             // Lengths first, so that no two lists of files run together to the same bytes.
-            for part in [name.as_bytes(), bytes] {
+            for part in [path.as_os_str().as_bytes(), kind.as_bytes(), bytes] {
                 hasher.update((part.len() as u64).to_be_bytes());
                 hasher.update(part);
             }
@@ -73,22 +194,88 @@ impl Sources {
     /// The context as a tar: the same bytes for the same files, whenever and by whomever.
     ///
     /// # Errors
-    /// Never in practice: it is written to memory.
+    /// A path or the target of a link that tars do not have.
     pub fn tar(&self, agent: &[u8]) -> Result<Bytes> {
-        let mut files: Vec<(&str, &[u8], u32)> =
-            self.files.iter().map(|(name, bytes)| (*name, *bytes, 0o644)).collect();
-        if self.carries_agent {
-            files.push((AGENT, agent, 0o755));
-        }
-        files.sort_unstable();
         let mut archive = tar::Builder::new(Vec::new());
-        for (name, bytes, mode) in files {
-            let mut header = header(bytes.len() as u64, mode);
-            archive
-                .append_data(&mut header, name, bytes)
-                .context(Kind::Failure, || "cannot pack the context")?;
-        }
+        let mut pack = || -> io::Result<()> {
+            let file = |bytes: &[u8], executable| {
+                header(EntryType::Regular, bytes.len() as u64, if executable { 0o755 } else { 0o644 })
+            };
+            for Entry { path, content } in &self.entries {
+                match content {
+                    Content::Directory => {
+                        archive.append_data(&mut header(EntryType::Directory, 0, 0o755), path, &[][..])?;
+                    }
+                    Content::File { bytes, executable } => {
+                        archive.append_data(&mut file(bytes, *executable), path, &bytes[..])?;
+                    }
+                    Content::Link(target) => {
+                        archive.append_link(&mut header(EntryType::Symlink, 0, 0o777), path, target)?;
+                    }
+                }
+            }
+            if self.carries_agent {
+                archive.append_data(&mut file(agent, true), AGENT, agent)?;
+            }
+            Ok(())
+        };
+        pack().context(Kind::Failure, || "cannot pack the context")?;
         archive.into_inner().map(Bytes::from).context(Kind::Failure, || "cannot pack the context")
+    }
+}
+
+/// The patterns of a `.dockerignore` (docs.docker.com, "Build context").
+struct Ignored {
+    /// Whether what matches is an exception, and the pattern.
+    rules: Vec<(bool, String)>,
+    has_exceptions: bool,
+}
+
+impl Ignored {
+    fn of(directory: &Path) -> Result<Ignored> {
+        for name in IGNORE_FILES {
+            let path = directory.join(name);
+            match fs::read_to_string(&path) {
+                Ok(text) => return Ok(Ignored::parse(&text)),
+                Err(source) if source.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(Error::io("read", &path, source)),
+            }
+        }
+        Ok(Ignored::parse(""))
+    }
+
+    fn parse(text: &str) -> Ignored {
+        let rule = |line: &str| {
+            let line = line.trim_start_matches('\u{feff}');
+            let line = if line.starts_with('#') { "" } else { line.trim() };
+            let (exception, pattern) = match line.strip_prefix('!') {
+                Some(rest) => (true, rest.trim()),
+                None => (false, line),
+            };
+            // As Go's `filepath.Clean`; braces are letters there.
+            let mut parts = Vec::new();
+            for part in pattern.split('/') {
+                match part {
+                    "" | "." => {}
+                    ".." => drop(parts.pop()),
+                    part => parts.push(part),
+                }
+            }
+            let pattern = parts.join("/").replace('{', "\\{").replace('}', "\\}");
+            (!pattern.is_empty()).then_some((exception, pattern))
+        };
+        let rules: Vec<_> = text.lines().filter_map(rule).collect();
+        Ignored { has_exceptions: rules.iter().any(|(exception, _)| *exception), rules }
+    }
+
+    /// The last rule that matches the path, or a directory above it, decides.
+    fn matches(&self, path: &Path) -> bool {
+        let matches = |pattern: &str| {
+            let above = path.ancestors().filter(|above| !above.as_os_str().is_empty());
+            above.into_iter().any(|above| fast_glob::glob_match(pattern, above.as_os_str().as_bytes()))
+        };
+        let decides = self.rules.iter().rev().find(|(_, pattern)| matches(pattern));
+        decides.is_some_and(|(exception, _)| !exception)
     }
 }
 
@@ -124,13 +311,13 @@ pub fn around(containerfile: &str, name: &str, size: u64) -> Result<(Bytes, Byte
     let mut archive = tar::Builder::new(Vec::new());
     archive
         .append_data(
-            &mut header(containerfile.len() as u64, 0o644),
-            "Containerfile",
+            &mut header(EntryType::Regular, containerfile.len() as u64, 0o644),
+            CONTAINERFILE,
             containerfile.as_bytes(),
         )
         .context(Kind::Failure, || "cannot pack the context")?;
     let mut start = archive.get_ref().clone();
-    let mut file = header(size, 0o644);
+    let mut file = header(EntryType::Regular, size, 0o644);
     file.set_path(name).context(Kind::Failure, || "cannot pack the context")?;
     file.set_cksum();
     start.extend_from_slice(file.as_bytes());
@@ -145,9 +332,9 @@ const BLOCK: u64 = 512;
 /// The end of a tar.
 const END: [u8; 1024] = [0; 1024];
 
-fn header(size: u64, mode: u32) -> tar::Header {
-    let mut header = tar::Header::new_ustar();
-    header.set_entry_type(tar::EntryType::Regular);
+fn header(kind: EntryType, size: u64, mode: u32) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(kind);
     header.set_mode(mode);
     header.set_uid(0);
     header.set_gid(0);
@@ -158,16 +345,18 @@ fn header(size: u64, mode: u32) -> tar::Header {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::catalog::{Catalog, Origin};
+
+    fn base() -> Sources {
+        Sources::compiled(BASE)
+    }
 
     #[test]
     fn what_the_catalog_calls_built_has_sources() {
         for vertical in Catalog::builtin().unwrap().verticals() {
             assert_eq!(
-                Sources::of(&vertical.name).is_some(),
+                Sources::of(vertical).unwrap().is_some(),
                 vertical.origin == Origin::Built,
                 "{}",
                 vertical.name
@@ -198,7 +387,7 @@ mod tests {
 
     #[test]
     fn the_context_is_deterministic_sorted_and_nobodys() {
-        let sources = Sources::of("base").unwrap();
+        let sources = base();
         let context = sources.tar(b"binary").unwrap();
         assert_eq!(context, sources.tar(b"binary").unwrap());
         let mut archive = tar::Archive::new(&context[..]);
@@ -215,17 +404,84 @@ mod tests {
                 (entry.path().unwrap().to_str().unwrap().to_owned(), header.mode().unwrap())
             })
             .collect();
-        assert!(entries.is_sorted());
         assert!(entries.contains(&("Containerfile".into(), 0o644)));
         assert!(entries.contains(&("tazpod".into(), 0o755)));
     }
 
     #[test]
     fn the_hash_tells_names_and_contents_apart() {
-        let hash = |files| Sources { files, carries_agent: false }.hash();
+        let hash = |files: &'static [File]| Sources::in_memory(files).hash();
         assert_ne!(hash(&[("a", b"bc")]), hash(&[("ab", b"c")]));
         assert_ne!(hash(&[("a", b"b")]), hash(&[("a", b"c")]));
         assert_eq!(hash(&[("a", b"b")]), hash(&[("a", b"b")]));
+    }
+
+    fn names(sources: &Sources) -> Vec<&str> {
+        sources.entries.iter().map(|entry| entry.path.to_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_directory_is_a_context_without_what_it_ignores() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        assert!(Sources::read(directory.path()).unwrap_err().to_string().contains("there is no `"));
+        for name in ["a/b", "node_modules/x/y"] {
+            fs::create_dir_all(at(name)).unwrap();
+        }
+        for name in ["Containerfile", "a/b/run.sh", "a/key.pem", "node_modules/x/y/z", "b.log"] {
+            fs::write(at(name), name).unwrap();
+        }
+        std::os::unix::fs::symlink("../nowhere", at("a/link")).unwrap();
+        let all = ["Containerfile", "a", "a/b", "a/b/run.sh", "a/key.pem", "a/link", "b.log", "node_modules"];
+        let whole = Sources::read(directory.path()).unwrap();
+        assert_eq!(names(&whole)[..8], all);
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        fs::set_permissions(at("a/b/run.sh"), mode).unwrap();
+        assert_ne!(Sources::read(directory.path()).unwrap().hash(), whole.hash());
+
+        fs::write(at(".dockerignore"), "# all\nContainerfile\nnode_modules\n**/*.pem\n*.log\n").unwrap();
+        let some = Sources::read(directory.path()).unwrap();
+        assert_eq!(names(&some), [".dockerignore", "Containerfile", "a", "a/b", "a/b/run.sh", "a/link"]);
+        let tar = some.tar(b"").unwrap();
+        let mut archive = tar::Archive::new(&tar[..]);
+        let entries: Vec<_> = archive
+            .entries()
+            .unwrap()
+            .map(|entry| {
+                let header = entry.unwrap().header().clone();
+                let link = header.link_name().unwrap().map(|link| link.to_str().unwrap().to_owned());
+                (header.entry_type(), header.mode().unwrap(), link)
+            })
+            .collect();
+        assert_eq!(entries[4], (EntryType::Regular, 0o755, None));
+        assert_eq!(entries[5], (EntryType::Symlink, 0o777, Some("../nowhere".into())));
+        fs::write(at(".containerignore"), "*\n!a/b\n").unwrap();
+        let few = Sources::read(directory.path()).unwrap();
+        assert_eq!(names(&few), ["Containerfile", "a/b", "a/b/run.sh"]);
+    }
+
+    #[test]
+    fn patterns_of_ignore_files() {
+        for (patterns, ignored, kept) in [
+            ("*", &["a", "a/b"][..], &[][..]),
+            ("/a/", &["a", "a/b"], &["b/a"]),
+            ("*.md\n!README.md", &["x.md"], &["README.md", "d/x.md"]),
+            ("!README.md\n*.md", &["README.md"], &[]),
+            ("**/t?mp", &["tamp", "x/y/temp/z"], &["tmp"]),
+            ("a/../b", &["b"], &["a"]),
+            ("  # no comment\n#comment\n\n./x", &["# no comment", "x"], &["#comment"]),
+            ("{a,b}", &["{a,b}"], &["a"]),
+            ("a/*/c", &["a/b/c"], &["a/c", "a/b/b/c"]),
+            ("[ab]", &["a", "b/x"], &["c"]),
+        ] {
+            let rules = Ignored::parse(patterns);
+            for path in ignored {
+                assert!(rules.matches(Path::new(path)), "{patterns} {path}");
+            }
+            for path in kept {
+                assert!(!rules.matches(Path::new(path)), "{patterns} {path}");
+            }
+        }
     }
 
     #[test]

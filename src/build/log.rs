@@ -23,6 +23,8 @@ pub struct BuildLog {
     tail: VecDeque<String>,
     step: Option<Step>,
     left_out: Vec<String>,
+    /// A name that nobody knows, and the one that people know.
+    alias: Option<(String, String)>,
 }
 
 /// What the scripts of Containerfiles say of a tool that they could not fetch: `left out: TOOL: REASON`.
@@ -35,12 +37,18 @@ impl BuildLog {
     /// Where the file cannot be made.
     pub fn create(ui: &Ui, path: PathBuf) -> Result<BuildLog> {
         let file = File::create(&path).map_err(|source| Error::io("write", &path, source))?;
-        Ok(BuildLog { ui: ui.clone(), path, file, tail: VecDeque::new(), step: None, left_out: Vec::new() })
+        let (tail, left_out) = (VecDeque::new(), Vec::new());
+        Ok(BuildLog { ui: ui.clone(), path, file, tail, step: None, left_out, alias: None })
     }
 
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// From now on shows `name` where a step of the builder's says `alias`.
+    pub fn show_as(&mut self, alias: &str, name: &str) {
+        self.alias = Some((alias.to_owned(), name.to_owned()));
     }
 
     /// Takes what a builder says.
@@ -54,7 +62,10 @@ impl BuildLog {
     }
 
     fn step_or_detail(&mut self, step: Option<Step>, line: &str) {
-        let Some(step) = step else { return self.detail(line) };
+        let Some(mut step) = step else { return self.detail(line) };
+        if let Some((alias, name)) = &self.alias {
+            step.instruction = step.instruction.replace(alias, name);
+        }
         if !self.ui.is_verbose() && step.is_work() {
             self.ui.status(step.describe());
         }

@@ -64,11 +64,19 @@ pub struct Built {
 pub async fn ensure(
     context: &Context,
     engine: &Engine,
+    catalog: &Catalog,
     vertical: &Vertical,
     policy: PullPolicy,
     options: Options,
 ) -> Result<Image> {
     let reference = vertical.reference();
+    if vertical.is_local() && policy != PullPolicy::Never {
+        // No registry has it: what is there, or what its sources make now.
+        return match engine.image(&reference).await? {
+            Some(image) if policy == PullPolicy::Missing => Ok(image),
+            _ => Ok(build(context, engine, catalog, vertical, options).await?.image),
+        };
+    }
     let failed = match ensure_reference(context, engine, &reference, policy).await {
         Ok(image) => return Ok(image),
         Err(failed) => failed,
@@ -85,7 +93,7 @@ pub async fn ensure(
         });
     }
     context.ui.status(format!("{error}; building it"));
-    Ok(build(context, engine, vertical, options).await?.image)
+    Ok(build(context, engine, catalog, vertical, options).await?.image)
 }
 
 async fn present(engine: &Engine, reference: &str) -> Result<Image> {
@@ -128,14 +136,13 @@ pub async fn plan<'a>(
 pub async fn build(
     context: &Context,
     engine: &Engine,
+    catalog: &Catalog,
     vertical: &Vertical,
     options: Options,
 ) -> Result<Built> {
-    let catalog = Catalog::builtin()?;
-    let vertical = catalog.find(&vertical.name)?;
     let _lock =
         context.state()?.lock("build", || context.ui.status("another build is at work: waiting")).await?;
-    let steps = plan(&catalog, engine, vertical, options).await?;
+    let steps = plan(catalog, engine, vertical, options).await?;
     let mut findings = HashMap::new();
     if steps.is_empty() {
         return Ok(Built { image: present(engine, &vertical.reference()).await?, findings });
@@ -145,8 +152,7 @@ pub async fn build(
     for step in steps {
         let path = context.state()?.log(&format!("build-{}", step.vertical.name))?;
         let log = BuildLog::create(&context.ui, path)?;
-        let builder =
-            Builder { context, engine, catalog: &catalog, log, options, buildkit: !info.traits.podman };
+        let builder = Builder { context, engine, catalog, log, options, buildkit: !info.traits.podman };
         findings.insert(step.vertical.name.clone(), builder.build(&step, &agent).await?);
     }
     Ok(Built { image: present(engine, &vertical.reference()).await?, findings })
@@ -173,7 +179,10 @@ struct Below {
     argument: &'static str,
     /// … and this reference.
     reference: String,
-    labels: Vec<(&'static str, String)>,
+    /// Recorded under this label …
+    label: &'static str,
+    /// … as this.
+    id: String,
 }
 
 /// One build of one image.
@@ -192,16 +201,21 @@ impl Builder<'_> {
         let (context, engine, vertical) = (self.context, self.engine, step.vertical);
         let reference = vertical.reference();
         context.ui.status(format!("building `{}` ({})", vertical.name, step.reason.describe()));
-        let below = self.below(vertical).await?;
+        let below = self.below(step).await?;
         let previous = engine.image(&reference).await?;
 
         let tag = format!("{}-{}", vertical.name, std::process::id());
         let temporary = format!("{TEMPORARY}:{tag}");
+        // A name that no registry has: some builders ask there first, and would take another image of the same name.
+        let standing = format!("{temporary}-below");
+
         let building = Arc::new(AtomicBool::new(true));
         let armed = context.arm({
-            let (engine, temporary, building) = (engine.clone(), temporary.clone(), building.clone());
+            let (engine, building) = (engine.clone(), building.clone());
+            let (temporary, standing) = (temporary.clone(), standing.clone());
             async move {
                 // The error that counts is the one that led here.
+                let _ = engine.remove_image(&standing, false).await;
                 let _ = engine.remove_image(&temporary, true).await;
                 if building.load(Ordering::Relaxed) {
                     // Podman ends the step that it is at, which may be the one that gives the name.
@@ -210,15 +224,20 @@ impl Builder<'_> {
                 }
             }
         });
-        let mut labels: HashMap<String, String> =
-            below.labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let mut labels = HashMap::new();
+        let mut arguments = HashMap::new();
+        if let Some(below) = &below {
+            engine.tag(&below.reference, TEMPORARY, &format!("{tag}-below")).await?;
+            arguments.insert(below.argument.to_owned(), standing.clone());
+            self.log.show_as(&standing, &below.reference);
+            labels.insert(below.label.to_owned(), below.id.clone());
+        }
         labels.insert(CONTEXT_LABEL.into(), step.sources.hash());
         if step.sources.carries_agent {
             labels.insert(label::AGENT.into(), crate::BUILD.into());
             labels.insert(label::AGENT_PATH.into(), AGENT_PATH.into());
         }
-        let mut arguments = HashMap::from([(below.argument.to_owned(), below.reference)]);
-        if self.options.allow_missing && step.sources.may_lack() {
+        if self.options.allow_missing && step.sources.takes(ALLOW_MISSING) {
             // Another value each day, so that what could not be fetched once is tried again.
             let day =
                 SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / (24 * 60 * 60);
@@ -236,6 +255,9 @@ impl Builder<'_> {
         let log = &mut self.log;
         let built = engine.build(build, |line| log.builder(line)).await;
         building.store(false, Ordering::Relaxed);
+        if below.is_some() {
+            engine.remove_image(&standing, false).await?;
+        }
         built.map_err(|error| self.explain(error, step))?;
         let findings = self.verify(vertical, &temporary).await?;
 
@@ -255,16 +277,18 @@ impl Builder<'_> {
 
     /// What the image of a vertical stands on: its parent's, or a root that is there, or in a registry's
     /// reach, or else bootstrapped.
-    async fn below(&mut self, vertical: &Vertical) -> Result<Below> {
-        let (context, engine) = (self.context, self.engine);
+    async fn below(&mut self, step: &Step<'_>) -> Result<Option<Below>> {
+        let (context, engine, vertical) = (self.context, self.engine, step.vertical);
         if let Some(parent) = &vertical.parent {
             let reference = self.catalog.find(parent)?.reference();
             let id = present(engine, &reference).await?.id;
-            return Ok(Below { argument: "PARENT", reference, labels: vec![(PARENT_LABEL, id)] });
+            return Ok(Some(Below { argument: "PARENT", reference, label: PARENT_LABEL, id }));
+        }
+        if !step.sources.takes("ROOT") {
+            return Ok(None);
         }
         let root = |reference: String| {
-            let labels = vec![(label::ROOT, reference.clone())];
-            Below { argument: "ROOT", reference, labels }
+            Some(Below { argument: "ROOT", id: reference.clone(), reference, label: label::ROOT })
         };
         let distribution = rootfs::distribution();
         let mut why = String::new();
@@ -290,6 +314,10 @@ impl Builder<'_> {
     /// Runs the vertical's `verify` commands and the checks of its tools in the image.
     async fn verify(&mut self, vertical: &Vertical, image: &str) -> Result<Vec<Finding>> {
         self.log.end_step();
+        if vertical.verify.is_empty() && vertical.tools.is_empty() {
+            // It may not even have a shell.
+            return Ok(Vec::new());
+        }
         let _step = self.context.ui.step(format!("verifying `{}`", vertical.name));
         let helper = Helper {
             image: image.to_owned(),
@@ -347,9 +375,12 @@ impl Builder<'_> {
         let line = self.log.instruction().and_then(|instruction| step.sources.line_of(instruction));
         let line = line.map(|line| format!(" (line {line} of its Containerfile)")).unwrap_or_default();
         let at = self.log.step().map(|step| format!(", at step {step}{line}")).unwrap_or_default();
-        let reason = log::shortened(&error.to_string());
+        let said = error.to_string();
+        let silent = said.is_empty();
+        let reason = if silent { "the engine does not say why".to_owned() } else { log::shortened(&said) };
         let error = Error::new(error.kind(), format!("the image of `{name}` did not build{at}: {reason}"));
-        let error = if full { error.hint("make room on the engine's disk") } else { error };
+        // Podman, where it cannot unpack the context.
+        let error = if full || silent { error.hint("make room on the engine's disk") } else { error };
         error.hint(path)
     }
 }

@@ -72,7 +72,7 @@ pub struct Wanted<'a> {
     /// The agent's build.
     pub agent: &'a str,
     /// The sources of a vertical, [`Sources::of`] but in tests.
-    pub sources: fn(&str) -> Option<Sources>,
+    pub sources: fn(&Vertical) -> Result<Option<Sources>>,
     /// Build the vertical itself even if nothing changed.
     pub force: bool,
     /// Whether images may lack tools.
@@ -83,7 +83,7 @@ pub struct Wanted<'a> {
 /// engine has under a reference. Empty where nothing is to be done.
 ///
 /// # Errors
-/// [`Kind::Image`] where one that must be built has no Containerfile.
+/// [`Kind::Image`] where one that must be built has no Containerfile, or one that leaves its parent out.
 pub fn plan<'a>(
     catalog: &'a Catalog,
     vertical: &'a Vertical,
@@ -96,6 +96,10 @@ pub fn plan<'a>(
     let mut parent: Option<Existing> = None;
     for current in catalog.chain(vertical)? {
         let sources = sources_of(catalog, current, wanted)?;
+        if current.parent.is_some() && !sources.takes("PARENT") {
+            let what = format!("the Containerfile of `{}` does not stand on its parent", current.name);
+            return Err(Error::new(Kind::Image, what).hint("begin it with `ARG PARENT` and `FROM ${PARENT}`"));
+        }
         let found = existing(&current.reference());
         let same = |name: &str, value: &str| {
             found.as_ref().and_then(|image| image.labels.get(name)).is_some_and(|found| found == value)
@@ -123,7 +127,7 @@ pub fn plan<'a>(
 }
 
 fn sources_of(catalog: &Catalog, vertical: &Vertical, wanted: Wanted<'_>) -> Result<Sources> {
-    if let Some(sources) = (wanted.sources)(&vertical.name) {
+    if let Some(sources) = (wanted.sources)(vertical)? {
         return Ok(sources);
     }
     let built: Vec<_> = catalog.verticals().iter().filter(|v| v.origin == Origin::Built).collect();
@@ -147,9 +151,24 @@ mod tests {
     const WANTED: Wanted<'_> =
         Wanted { agent: "1", sources: Sources::of, force: false, allow_missing: false };
 
+    fn base() -> Sources {
+        let catalog = Catalog::builtin().unwrap();
+        Sources::of(catalog.find("base").unwrap()).unwrap().unwrap()
+    }
+
+    fn child() -> Sources {
+        Sources::in_memory(&[("Containerfile", b"ARG PARENT\nFROM ${PARENT}\n")])
+    }
+
+    /// One for the root of the tree, one for the rest.
+    fn sources(vertical: &Vertical) -> Result<Option<Sources>> {
+        Ok(Some(if vertical.parent.is_some() { child() } else { base() }))
+    }
+
     fn image(id: &str, parent: &str, agent: &str) -> Existing {
+        let context = if parent.is_empty() { base() } else { child() };
         let labels = [
-            (CONTEXT_LABEL, Sources::of("base").unwrap().hash()),
+            (CONTEXT_LABEL, context.hash()),
             (label::AGENT, agent.to_owned()),
             (PARENT_LABEL, parent.to_owned()),
         ];
@@ -189,7 +208,7 @@ mod tests {
 
     #[test]
     fn parents_come_first_and_children_follow_them() {
-        let wanted = Wanted { sources: |_| Sources::of("base"), ..WANTED };
+        let wanted = Wanted { sources, ..WANTED };
         let step = |name: &str, reason| (name.to_owned(), reason);
         let base = ("base", image("b", "", "1"));
         let aws = ("aws", image("a", "b", "1"));
@@ -210,6 +229,9 @@ mod tests {
     #[test]
     fn what_has_no_containerfile_is_an_error_with_advice() {
         let catalog = Catalog::builtin().unwrap();
+        let orphan = Wanted { sources: |_| Ok(Some(base())), ..WANTED };
+        let error = plan(&catalog, catalog.find("aws").unwrap(), |_| None, orphan).unwrap_err();
+        assert_eq!(error.to_string(), "the Containerfile of `aws` does not stand on its parent");
         for (name, message) in [
             ("k8s", "the image of `k8s` cannot be built yet"),
             ("bazzite:base", "the image of `bazzite:base` is built by others"),

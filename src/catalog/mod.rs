@@ -3,18 +3,27 @@
 mod reference;
 
 use std::collections::HashSet;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::config::Problem;
 use crate::error::{Error, Kind, Result, nearest};
 pub use reference::Reference;
+
+/// A project's own verticals, below the workspace.
+pub const PROJECT_CATALOG: &str = ".tazpod/catalog.toml";
+
+/// The registry of a project's verticals where it names none: they are built, never pulled.
+const NO_REGISTRY: &str = "localhost";
 
 const BUILTIN: &str = include_str!("../../images/catalog.toml");
 
 /// Where a vertical's image comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// tazpod has its Containerfile: it can be built.
+    /// tazpod or the project has its Containerfile: it can be built.
     Built,
     /// It has its place in the tree, and no Containerfile yet.
     Planned,
@@ -51,6 +60,8 @@ pub struct Vertical {
     pub tools: Vec<Tool>,
     /// Where the image comes from.
     pub origin: Origin,
+    /// The build context of a project's own vertical; ours are compiled in.
+    pub directory: Option<PathBuf>,
 }
 
 /// A program that an image brings.
@@ -85,6 +96,11 @@ impl Vertical {
     pub fn reference(&self) -> String {
         format!("{}:{}", self.repository, self.tag)
     }
+
+    /// Whether no registry has it: it can only be built.
+    pub fn is_local(&self) -> bool {
+        self.repository.split('/').next() == Some(NO_REGISTRY)
+    }
 }
 
 /// All verticals: the tree's first, in the order of the file, then foreign ones.
@@ -96,8 +112,8 @@ pub struct Catalog {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    registry: String,
-    tag: String,
+    registry: Option<String>,
+    tag: Option<String>,
     #[serde(default)]
     vertical: Vec<Entry>,
     #[serde(default)]
@@ -110,8 +126,8 @@ struct Entry {
     name: String,
     parent: Option<String>,
     summary: String,
-    user: String,
-    home: String,
+    user: Option<String>,
+    home: Option<String>,
     #[serde(default)]
     services: Vec<String>,
     #[serde(default)]
@@ -146,24 +162,64 @@ impl Catalog {
         Catalog::parse(BUILTIN)
     }
 
-    /// Reads and checks a catalog.
+    /// The catalog that is compiled in, and what [`PROJECT_CATALOG`] of this workspace adds.
+    ///
+    /// # Errors
+    /// [`Kind::Config`]: that file cannot be read, or is no catalog on top of ours.
+    pub fn of(workspace: Option<&Path>) -> Result<Catalog> {
+        let builtin = Catalog::builtin()?;
+        let Some(workspace) = workspace else { return Ok(builtin) };
+        let path = workspace.join(PROJECT_CATALOG);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(source) if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                return Ok(builtin);
+            }
+            Err(source) => {
+                return Err(
+                    Error::new(Kind::Config, format!("cannot read `{}`", path.display())).with_source(source)
+                );
+            }
+        };
+        let directory = path.parent().unwrap_or(workspace);
+        builtin.extended(&text, Some(directory)).map_err(|problem| problem.into_error(&path))
+    }
+
+    /// Reads and checks a whole catalog.
     ///
     /// # Errors
     /// [`Kind::Config`]: not a catalog, a bad name, a name twice, an unknown parent, a cycle.
     pub fn parse(text: &str) -> Result<Catalog> {
-        let file: File =
-            toml::from_str(text).map_err(|source| wrong("it does not read").with_source(source))?;
-        let mut verticals = Vec::new();
+        let none = Catalog { verticals: Vec::new() };
+        none.extended(text, None).map_err(|problem| wrong(problem.message))
+    }
+
+    /// With the verticals of one more file; those of a project have their contexts below `directory`.
+    fn extended(mut self, text: &str, directory: Option<&Path>) -> Result<Catalog, Problem> {
+        let file: File = toml::from_str(text).map_err(|error| Problem::syntax(text, &error))?;
+        let registry = file.registry.as_deref().unwrap_or(NO_REGISTRY);
+        let tag = file.tag.as_deref().unwrap_or("latest");
         for entry in file.vertical {
-            verticals.push(Vertical {
-                repository: format!("{}/tazpod-{}", file.registry, entry.name),
-                tag: file.tag.clone(),
-                origin: if entry.built { Origin::Built } else { Origin::Planned },
-                name: checked(entry.name)?,
+            let name = checked(entry.name)?;
+            // As their parent has it, where they do not say.
+            let parent = entry.parent.as_deref().and_then(|parent| self.get(parent));
+            let user = entry.user.or_else(|| parent.map(|parent| parent.user.clone()));
+            let home = entry.home.or_else(|| parent.map(|parent| parent.home.clone()));
+            let (Some(user), Some(home)) = (user, home) else {
+                return Err(Problem::new(format!(
+                    "`{name}` says neither its user and home nor a parent above it"
+                )));
+            };
+            self.verticals.push(Vertical {
+                repository: format!("{registry}/tazpod-{name}"),
+                tag: tag.to_owned(),
+                origin: if entry.built || directory.is_some() { Origin::Built } else { Origin::Planned },
+                directory: directory.map(|directory| directory.join(&name)),
+                name,
                 parent: entry.parent,
                 summary: entry.summary,
-                user: entry.user,
-                home: entry.home,
+                user,
+                home,
                 services: entry.services,
                 ports: entry.ports,
                 gpu: entry.gpu,
@@ -180,9 +236,13 @@ impl Catalog {
                     Ok(found) if found.tag().is_some() && found.to_string() == reference => {
                         (found.repository(), found.tag().unwrap_or_default().to_owned())
                     }
-                    _ => return Err(wrong(format!("`{reference}` is not a whole reference with a tag"))),
+                    _ => {
+                        return Err(Problem::new(format!(
+                            "`{reference}` is not a whole reference with a tag"
+                        )));
+                    }
                 };
-                verticals.push(Vertical {
+                self.verticals.push(Vertical {
                     name: format!("{prefix}:{name}"),
                     parent: None,
                     summary: foreign.summary.clone(),
@@ -196,22 +256,22 @@ impl Catalog {
                     verify: Vec::new(),
                     tools: Vec::new(),
                     origin: Origin::Foreign,
+                    directory: None,
                 });
             }
         }
-        let catalog = Catalog { verticals };
-        catalog.check()?;
-        Ok(catalog)
+        self.check()?;
+        Ok(self)
     }
 
-    fn check(&self) -> Result<()> {
+    fn check(&self) -> Result<(), Problem> {
         let mut seen = HashSet::new();
         for vertical in &self.verticals {
             if !seen.insert(vertical.name.as_str()) {
-                return Err(wrong(format!("`{}` is there twice", vertical.name)));
+                return Err(Problem::new(format!("`{}` is there twice", vertical.name)));
             }
         }
-        self.verticals.iter().try_for_each(|vertical| self.chain(vertical).map(drop))
+        self.verticals.iter().try_for_each(|vertical| self.links(vertical).map(drop))
     }
 
     /// All verticals.
@@ -239,14 +299,18 @@ impl Catalog {
     /// # Errors
     /// [`Kind::Config`] for an unknown parent or a cycle, which [`Catalog::parse`] has ruled out.
     pub fn chain<'a>(&'a self, vertical: &'a Vertical) -> Result<Vec<&'a Vertical>> {
+        self.links(vertical).map_err(|problem| wrong(problem.message))
+    }
+
+    fn links<'a>(&'a self, vertical: &'a Vertical) -> Result<Vec<&'a Vertical>, Problem> {
         let mut chain = vec![vertical];
         let mut below = vertical;
         while let Some(parent) = &below.parent {
-            below = self
-                .get(parent)
-                .ok_or_else(|| wrong(format!("the parent `{parent}` of `{}` is not there", below.name)))?;
+            below = self.get(parent).ok_or_else(|| {
+                Problem::new(format!("the parent `{parent}` of `{}` is not there", below.name))
+            })?;
             if chain.contains(&below) {
-                return Err(wrong(format!("`{}` stands on itself", below.name)));
+                return Err(Problem::new(format!("`{}` stands on itself", below.name)));
             }
             chain.push(below);
         }
@@ -271,10 +335,10 @@ fn wrong(what: impl Into<String>) -> Error {
 }
 
 /// Names become parts of references, of containers' names and of paths.
-fn checked(name: String) -> Result<String> {
+fn checked(name: String) -> Result<String, Problem> {
     let ends = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let good = name.starts_with(ends) && name.ends_with(ends) && name.chars().all(|c| ends(c) || c == '-');
-    if good { Ok(name) } else { Err(wrong(format!("`{name}` is not a name"))) }
+    if good { Ok(name) } else { Err(Problem::new(format!("`{name}` is not a name"))) }
 }
 
 #[cfg(test)]
@@ -344,6 +408,38 @@ mod tests {
             assert_eq!(error.to_string(), format!("the catalog is wrong: {message}"));
         }
         assert!(Catalog::parse("registry = 'r'\ntag = 't'\ncolour = 'red'").is_err());
+    }
+
+    #[test]
+    fn a_project_has_verticals_on_top_of_ours() {
+        let workspace = tempfile::tempdir().unwrap();
+        let of = |text: &str| {
+            std::fs::create_dir_all(workspace.path().join(".tazpod")).unwrap();
+            std::fs::write(workspace.path().join(PROJECT_CATALOG), text).unwrap();
+            Catalog::of(Some(workspace.path()))
+        };
+        let nothing = Catalog::of(Some(workspace.path())).unwrap();
+        assert_eq!(nothing.verticals(), Catalog::builtin().unwrap().verticals());
+        let catalog = of("[[vertical]]\nname = 'acme'\nparent = 'k8s'\nsummary = 'ours'\n").unwrap();
+        let acme = catalog.find("acme").unwrap();
+        assert_eq!(names(catalog.chain(acme).unwrap()), ["base", "aws", "k8s", "acme"]);
+        assert_eq!((acme.user.as_str(), acme.home.as_str()), ("tazpod", "/home/tazpod"));
+        assert_eq!(acme.directory, Some(workspace.path().join(".tazpod/acme")));
+        assert!(acme.is_local() && acme.origin == Origin::Built);
+        let text =
+            "registry = 'r.example/t'\n[[vertical]]\nname = 'x'\nsummary = ''\nuser = 'u'\nhome = '/'\n";
+        let there = of(text).unwrap().find("x").unwrap().clone();
+        assert_eq!((there.reference().as_str(), there.is_local()), ("r.example/t/tazpod-x:latest", false));
+        for (text, said) in [
+            ("[[vertical]]\nname = 'aws'\nparent = 'base'\nsummary = ''\n", "toml`: `aws` is there twice"),
+            ("[[vertical]]\nname = 'x'\nsummary = ''\n", "toml`: `x` says neither its user and home"),
+            ("[[vertical]]\nname = 'x'\ncolour = 1\n", "toml:3`: unknown field `colour`"),
+            ("[[vertical]\n", "catalog.toml:1`: "),
+        ] {
+            let error = of(text).unwrap_err();
+            assert_eq!(error.kind(), Kind::Config);
+            assert!(error.to_string().contains(said), "{error}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::build::{self, Finding, Options, State};
 use crate::catalog::{Catalog, Origin, Vertical};
 use crate::context::Context;
 use crate::error::Result;
+use crate::pod::workspace;
 
 /// Build the image of a vertical, and of those that it stands on.
 ///
@@ -87,7 +88,7 @@ impl ToolReport {
 impl Args {
     /// Builds, or says what it would build.
     pub async fn run(self, context: &Context) -> Result<()> {
-        let catalog = Catalog::builtin()?;
+        let catalog = Catalog::of(workspace::project().as_deref())?;
         let wanted: Vec<&Vertical> = if self.vertical == "all" {
             catalog.verticals().iter().filter(|vertical| vertical.origin == Origin::Built).collect()
         } else {
@@ -100,7 +101,7 @@ impl Args {
             let steps = build::plan(&catalog, &engine, vertical, options).await?;
             let mut findings = match self.dry_run {
                 true => HashMap::new(),
-                false => build::build(context, &engine, vertical, options).await?.findings,
+                false => build::build(context, &engine, &catalog, vertical, options).await?.findings,
             };
             for member in catalog.chain(vertical)? {
                 if images.iter().any(|image| image.vertical == member.name) {

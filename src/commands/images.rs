@@ -5,6 +5,7 @@ use crate::adapters::engine::{Engine, Image};
 use crate::catalog::{Catalog, Origin, Vertical};
 use crate::context::Context;
 use crate::error::Result;
+use crate::pod::workspace;
 use crate::ui;
 
 /// Show the tree of verticals, and which of their images the engine has.
@@ -48,7 +49,7 @@ enum State {
 impl Args {
     /// Draws the tree, or reports it.
     pub async fn run(self, context: &Context) -> Result<()> {
-        let catalog = Catalog::builtin()?;
+        let catalog = Catalog::of(workspace::project().as_deref())?;
         let states = states(context, &catalog).await;
         let rows = tree(&catalog);
         let with_state = |vertical: &Vertical| {

@@ -36,9 +36,9 @@ vertical = "{vertical}"
 impl Args {
     /// Writes it.
     pub fn run(self, context: &Context) -> Result<()> {
-        let vertical = Catalog::builtin()?.find(&self.vertical)?.name.clone();
         let here = PathBuf::from(".");
         let workspace = workspace::find(Some(self.workspace.as_deref().unwrap_or(&here)))?;
+        let vertical = Catalog::of(Some(&workspace))?.find(&self.vertical)?.name.clone();
         let path = workspace.join(PROJECT_CONFIG);
         if path.exists() {
             return Err(Error::new(Kind::Config, format!("`{}` exists already", path.display()))

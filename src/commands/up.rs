@@ -71,6 +71,7 @@ struct DryRun<'a> {
 struct Plan {
     engine: Engine,
     info: EngineInfo,
+    catalog: Catalog,
     vertical: Vertical,
     pod: PodDir,
     existing: Option<PodSummary>,
@@ -84,7 +85,8 @@ impl Args {
         let workspace = workspace::find(self.workspace.as_deref())?;
         let config = ProjectConfig::load(&workspace)?;
         let name = self.vertical.as_deref().or(config.vertical.as_deref()).unwrap_or("base");
-        let vertical = Catalog::builtin()?.find(name)?.clone();
+        let catalog = Catalog::of(Some(&workspace))?;
+        let vertical = catalog.find(name)?.clone();
         let state = context.state()?;
         let pod = state.pod(&pod_name(&workspace, &vertical.name));
         let engine = context.engine()?;
@@ -101,7 +103,7 @@ impl Args {
         let (info, pods) = tokio::try_join!(engine.info(), engine.pods_of(&workspace))?;
         self.check_engine(&engine, &pod)?;
         let existing = pods.into_iter().find(|found| found.name == pod.name());
-        let plan = Plan { engine, info, vertical, pod, existing, lock };
+        let plan = Plan { engine, info, catalog, vertical, pod, existing, lock };
         if self.dry_run {
             return self.dry_run(context, &plan, &workspace, &config).await.map(|()| 0);
         }
@@ -219,7 +221,8 @@ impl Args {
             }
             None => {
                 let options = Options { allow_missing: self.allow_missing, ..Options::default() };
-                crate::build::ensure(context, &plan.engine, &plan.vertical, self.pull, options).await?
+                let Plan { engine, catalog, vertical, .. } = plan;
+                crate::build::ensure(context, engine, catalog, vertical, self.pull, options).await?
             }
         };
         if image.architecture != plan.info.architecture {

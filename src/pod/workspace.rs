@@ -21,6 +21,12 @@ pub fn find(given: Option<&Path>) -> Result<PathBuf> {
     check(path)
 }
 
+/// The nearest directory from the current one upwards that has a `.tazpod`.
+pub fn project() -> Option<PathBuf> {
+    let current = std::env::current_dir().ok()?;
+    current.ancestors().find(|above| above.join(".tazpod").is_dir()).map(Path::to_owned)
+}
+
 fn check(path: &Path) -> Result<PathBuf> {
     let unusable = |source| {
         Error::new(Kind::Usage, format!("cannot use `{}` as the workspace", path.display()))

@@ -8,6 +8,7 @@
     clippy::print_stderr
 )]
 
+mod catalog;
 mod errors;
 mod lifecycle;
 mod ownership;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::errors::host_architecture;
 use crate::on_every_engine;
-use crate::rig::{Done, Engine, TestImage, World, wait_for};
+use crate::rig::{Done, Engine, SmallPodman, TestImage, World, wait_for};
 use crate::terminal::Terminal;
 
 on_every_engine!(
@@ -445,38 +445,9 @@ fn a_full_disk() {
     registry.push("team/tools:1", 60_000_000);
     let reference = registry.reference("team/tools:1");
     let (mut world, _trust) = trusted(Engine::Podman, &registry);
-    // Its runroot may have 50 bytes.
-    let disk = tempfile::tempdir().unwrap();
-    let disk = disk.path();
-    let run = |words: &[&str]| assert!(Command::new(words[0]).args(&words[1..]).status().unwrap().success());
-    let at = |name: &str| disk.join(name).to_string_lossy().into_owned();
-    run(&["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", &at("")]);
-    let socket = format!("unix://{}", at("podman.sock"));
-    let rig = crate::rig::rig("TAZPOD_RIG_DIR");
-    let mut service = Command::new("podman")
-        .args([
-            "--root",
-            &at("root"),
-            "--runroot",
-            &at("run"),
-            "--tmpdir",
-            &at("tmp"),
-            "system",
-            "service",
-            "--time=0",
-            &socket,
-        ])
-        .env("CONTAINERS_CONF", format!("{rig}/etc/containers.conf"))
-        .env("TMPDIR", at(""))
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    wait_for("the service", || (), || disk.join("podman.sock").exists());
-    world.environment.push(("TAZPOD_ENGINE".into(), socket));
+    let podman = SmallPodman::start(&mut world);
     let done = up(&world, &reference);
-    service.kill().unwrap();
-    service.wait().unwrap();
-    run(&["umount", "-R", "-l", &at("")]);
+    drop(podman);
     let done = done.failure(5, "no space left on device");
     assert!(done.stderr.contains("hint: make room: `podman system df`"), "{}", done.stderr);
     assert!(!done.stderr.contains("trying again"), "{}", done.stderr);

@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -520,5 +520,55 @@ impl Proxy {
     /// Lets connections come again.
     pub fn mend(&self) {
         self.state.lock().unwrap().cut = false;
+    }
+}
+
+/// A Podman of its own, on a disk of 40 MB.
+pub struct SmallPodman {
+    disk: tempfile::TempDir,
+    service: Child,
+}
+
+impl SmallPodman {
+    /// From now on the engine of `world`.
+    pub fn start(world: &mut World) -> SmallPodman {
+        // Its runroot may have 50 bytes.
+        let disk = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=40m", "tmpfs"]).arg(disk.path());
+        assert!(mount.status().unwrap().success());
+        let socket = disk.path().join("podman.sock");
+        let address = format!("unix://{}", socket.display());
+        let service = SmallPodman::command(disk.path())
+            .args(["system", "service", "--time=0", &address])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        wait_for("the service", || (), || socket.exists());
+        world.environment.push(("TAZPOD_ENGINE".into(), address));
+        SmallPodman { disk, service }
+    }
+
+    fn command(disk: &Path) -> Command {
+        let at = |name: &str| disk.join(name);
+        let mut command = Command::new("podman");
+        command.arg("--root").arg(at("root")).arg("--runroot").arg(at("run")).arg("--tmpdir").arg(at("tmp"));
+        command.env("CONTAINERS_CONF", format!("{}/etc/containers.conf", rig("TAZPOD_RIG_DIR")));
+        command.env("TMPDIR", disk);
+        command
+    }
+
+    /// What its own client prints.
+    pub fn client(&self, arguments: &[&str]) -> String {
+        let output = SmallPodman::command(self.disk.path()).args(arguments).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for SmallPodman {
+    fn drop(&mut self) {
+        let _ = self.service.kill();
+        let _ = self.service.wait();
+        let _ = Command::new("umount").args(["-R", "-l"]).arg(self.disk.path()).status();
     }
 }

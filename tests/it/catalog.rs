@@ -1,0 +1,115 @@
+//! A project's own verticals, built on top of ours.
+
+use std::fs;
+
+use crate::rig::{Engine, SmallPodman, World};
+
+/// Not on rootless Podman, where fuse-overlayfs takes a minute for each layer over a gigabyte; the builder is the same.
+mod docker {
+    #[test]
+    fn a_vertical_of_the_project() {
+        super::a_vertical_of_the_project(crate::rig::Engine::Docker);
+    }
+    #[test]
+    fn wrong_verticals() {
+        super::wrong_verticals(crate::rig::Engine::Docker);
+    }
+}
+
+mod podman {
+    #[test]
+    fn a_vertical_of_the_project() {
+        super::a_vertical_of_the_project(crate::rig::Engine::Podman);
+    }
+    #[test]
+    fn wrong_verticals() {
+        super::wrong_verticals(crate::rig::Engine::Podman);
+    }
+}
+
+/// Each test has a name of its own, so that tests do not meet.
+fn vertical(world: &World, name: &str, parent: &str, containerfile: &str) {
+    let entry = format!("tag = 'one'\n[[vertical]]\nname = '{name}'\nsummary = 'ours'\n{parent}\n");
+    world.write(".tazpod/catalog.toml", &entry);
+    world.write(&format!(".tazpod/{name}/Containerfile"), containerfile);
+}
+
+fn a_vertical_of_the_project(engine: Engine) {
+    let world = World::new(engine);
+    // Of a run that failed.
+    engine.client(&["rmi", "--force", "localhost/tazpod-acme:one"]);
+    let stands = "ARG PARENT\nFROM ${PARENT}\nCOPY --chown=1000:1000 . /opt/acme/\n";
+    let checks = "parent = 'base'\nverify = ['test -x /opt/acme/run.sh']\ntools = ['git']";
+    vertical(&world, "acme", checks, stands);
+    world.write(".tazpod/acme/.dockerignore", "secrets\n*.log\n!kept.log\nContainerfile\n");
+    for name in ["run.sh", "secrets/key", "noise.log", "kept.log"] {
+        world.write(&format!(".tazpod/acme/{name}"), "#!/bin/sh\necho it runs\n");
+    }
+    world
+        .run(&["build", "acme", "--allow-missing"])
+        .failure(5, "the image of `acme` is not what it should be: ");
+    assert!(!engine.client_stdout(&["images"]).contains("tazpod-acme"));
+    world.bash("chmod 755 .tazpod/acme/run.sh").success();
+
+    let done = world.run(&["up", "acme", "--detach", "--allow-missing"]).success();
+    assert!(done.stderr.contains("built `localhost/tazpod-acme:one`"), "{}", done.stderr);
+    let listed =
+        world.run(&["exec", "acme", "--", "sh", "-c", "cd /opt/acme; find . -type f | sort"]).success();
+    assert!(!listed.stdout.contains("secrets") && !listed.stdout.contains("noise"), "{}", listed.stdout);
+    assert!(listed.stdout.contains("./kept.log\n./run.sh\n"), "{}", listed.stdout);
+    assert_eq!(world.run(&["exec", "acme", "--", "/opt/acme/run.sh"]).success().stdout, "it runs\n");
+
+    let tree = world.run(&["images", "--json"]).success().json();
+    let images = tree["images"].as_array().unwrap();
+    let acme = images.iter().find(|image| image["vertical"] == "acme").unwrap();
+    assert_eq!((acme["state"].as_str(), acme["parent"].as_str()), (Some("local"), Some("base")));
+    let reason = |world: &World| {
+        let report = world.run(&["build", "acme", "--dry-run", "--json", "--allow-missing"]).success().json();
+        let images = report["images"].as_array().unwrap().clone();
+        images.iter().find(|image| image["vertical"] == "acme").unwrap()["reason"].clone()
+    };
+    assert!(reason(&world).is_null());
+    world.write(".tazpod/acme/noise.log", "more");
+    assert!(reason(&world).is_null());
+    world.write(".tazpod/acme/kept.log", "more");
+    assert_eq!(reason(&world), "sources changed");
+    world.run(&["down", "--all"]).success();
+    let all = engine.client_stdout(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+    assert!(!all.contains("tazpod-build:acme"), "{all}");
+    engine.client_stdout(&["rmi", "localhost/tazpod-acme:one"]);
+}
+
+fn wrong_verticals(engine: Engine) {
+    let world = World::new(engine);
+    let build = || world.run(&["build", "broken", "--allow-missing"]);
+    vertical(&world, "broken", "parent = 'base'", "FROM scratch\n");
+    let done = build().failure(5, "the Containerfile of `broken` does not stand on its parent");
+    assert!(done.stderr.contains("hint: begin it with `ARG PARENT`"), "{}", done.stderr);
+    let alone = "user = 'root'\nhome = '/'";
+    vertical(&world, "broken", alone, "FROM scratch\nCOPY there /\nCOPY nowhere /\n");
+    world.write(".tazpod/broken/there", "x");
+    build().failure(5, "(line 3 of its Containerfile)");
+    vertical(&world, "broken", alone, "FRUM scratch\n");
+    build().failure(5, "the image of `broken` did not build");
+    fs::remove_file(world.workspace.join(".tazpod/broken/Containerfile")).unwrap();
+    build().failure(5, "/.tazpod/broken/Containerfile`");
+    world.write(".tazpod/catalog.toml", "[[vertical]]\nname = 'broken'\nparent = 'broken'\nsummary = ''\n");
+    build().failure(3, "catalog.toml`: ");
+    let all = engine.client_stdout(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+    assert!(!all.contains("tazpod-build:broken") && !all.contains("tazpod-broken:one"), "{all}");
+}
+
+#[test]
+fn a_disk_that_fills_up_in_a_build() {
+    let mut world = World::new(Engine::Podman);
+    let podman = SmallPodman::start(&mut world);
+    vertical(&world, "big", "user = 'root'\nhome = '/'", "FROM scratch\nCOPY big /\n");
+    // The first fits once, the second not at all, of which Podman says nothing.
+    for (size, says) in [(15, "no space left on device"), (45, "the engine does not say why")] {
+        world.bash(&format!("head -c {size}000000 /dev/urandom >.tazpod/big/big")).success();
+        let done = world.run(&["build", "big"]).failure(5, says);
+        assert!(done.stderr.contains("hint: make room on the engine's disk"), "{}", done.stderr);
+        assert!(done.stderr.len() < 1500, "{}", done.stderr);
+        assert_eq!(podman.client(&["images", "--quiet"]), "");
+    }
+}
