@@ -18,6 +18,16 @@ pub enum Kind {
     Image,
     /// No pod of that name.
     NoSuchPod,
+    /// The vault is locked, or open where it must not be.
+    Locked,
+    /// The passphrase is wrong, or too weak.
+    Passphrase,
+    /// Somebody else was first; both sides are kept.
+    Conflict,
+    /// What is there is not what was written, or not who it says it is.
+    Integrity,
+    /// The vault's store, or the credentials for it.
+    Store,
     /// Ended by a signal.
     Interrupted,
 }
@@ -32,6 +42,11 @@ impl Kind {
             Kind::Engine => 4,
             Kind::Image => 5,
             Kind::NoSuchPod => 6,
+            Kind::Locked => 10,
+            Kind::Passphrase => 11,
+            Kind::Conflict => 12,
+            Kind::Integrity => 13,
+            Kind::Store => 14,
             Kind::Interrupted => 130,
         }
     }

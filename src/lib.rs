@@ -13,6 +13,7 @@ pub mod error;
 pub mod link;
 pub mod pod;
 pub mod ui;
+pub mod vault;
 
 use std::ffi::OsString;
 
