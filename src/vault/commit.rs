@@ -246,6 +246,14 @@ impl Link {
         Ok(Link { vault: first.body.vault, vk: first.body.vk, n: 1, hash: first.hash })
     }
 
+    /// The chain with one more commit, which may be the first.
+    ///
+    /// # Errors
+    /// As [`Link::begin`] and [`Link::follow`].
+    pub fn next(at: Option<&Link>, commit: &Commit) -> Result<Link> {
+        at.map_or_else(|| Link::begin(commit), |at| at.follow(commit))
+    }
+
     /// The chain with one more commit.
     ///
     /// # Errors

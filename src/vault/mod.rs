@@ -1,6 +1,16 @@
 //! The vault: a tree of secret files, sealed on disk and in a store, open in a pod's RAM alone. `docs/vault-format.md`.
 
+pub mod archive;
 pub mod commit;
+pub mod disk;
+pub mod hashing;
 pub mod id;
 pub mod key;
+pub mod local;
+#[cfg(test)]
+mod sim;
 pub mod store;
+pub mod sync;
+#[cfg(test)]
+mod tests;
+pub mod tree;

@@ -1,0 +1,626 @@
+//! Sealing a tree, and opening what was sealed: tar, zstd, age, in this order.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
+use tar::EntryType;
+
+use super::hashing::Hashing;
+use super::id::Hash;
+use super::key::Recipient;
+use super::tree::{Entry, Kind as EntryKind, Root, Tree, stays_inside};
+use crate::error::{Context as _, Error, Kind, Result};
+
+/// zstd's own default: as fast as the rest of the pipe, and a window of 2 MiB.
+const LEVEL: i32 = 3;
+/// The largest window that is opened, as a power of two: 8 MiB.
+const LARGEST_WINDOW: u32 = 23;
+/// Owner of everything in archives: the pod's user, which is also who opens them.
+const OWNER: u64 = 1000;
+/// Linux's PATH_MAX.
+const LONGEST_PATH: usize = 4096;
+
+/// What a sealed tree has become.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// The generation's name.
+    pub hash: Hash,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Files that changed while they were read: what is sealed of them may be half old and half new.
+    pub torn: Vec<PathBuf>,
+}
+
+/// What a sealed tree may have in it.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Entries.
+    pub entries: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { bytes: 16 << 30, entries: 1_000_000 }
+    }
+}
+
+/// What came out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extracted {
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Files, directories and links.
+    pub entries: u64,
+}
+
+/// Seals the entries of `tree`, found below `root`.
+///
+/// # Errors
+/// Where the output cannot be written. A file that has vanished is left out and counts as torn.
+pub fn seal<W: Write>(root: &Root, tree: &Tree, recipient: &Recipient, into: W) -> Result<(Sealed, W)> {
+    let failed = || "cannot write the sealed generation";
+    let sealing = recipient.seal(Hashing::new(into))?;
+    let mut compressor = zstd::Encoder::new(sealing, LEVEL).context(Kind::Failure, failed)?;
+    compressor.include_checksum(true).context(Kind::Failure, failed)?;
+    // Compression on a second core.
+    compressor.multithread(1).context(Kind::Failure, failed)?;
+    let mut archive = tar::Builder::new(compressor);
+    let mut torn = Vec::new();
+    for entry in &tree.entries {
+        append(&mut archive, root, entry, &mut torn).context(Kind::Failure, failed)?;
+    }
+    let compressor = archive.into_inner().context(Kind::Failure, failed)?;
+    let sealing = compressor.finish().context(Kind::Failure, failed)?;
+    let hashing = sealing.finish().context(Kind::Failure, failed)?;
+    let (hash, size, into) = hashing.finish();
+    Ok((Sealed { hash, size, torn }, into))
+}
+
+fn append<W: Write>(
+    archive: &mut tar::Builder<W>,
+    root: &Root,
+    entry: &Entry,
+    torn: &mut Vec<PathBuf>,
+) -> io::Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(entry.mode);
+    header.set_uid(OWNER);
+    header.set_gid(OWNER);
+    let (seconds, nanoseconds) = entry.modified;
+    header.set_mtime(u64::try_from(seconds).unwrap_or_default());
+    header.set_size(0);
+    // Opened first: what cannot be opened must leave no trace in the archive.
+    let file = match entry.kind {
+        EntryKind::File(size) => {
+            let Ok(file) = root.at(&entry.path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()) else {
+                torn.push(entry.path.clone());
+                return Ok(());
+            };
+            Some((File::from(file), size))
+        }
+        _ => None,
+    };
+    if nanoseconds != 0 || seconds < 0 {
+        // pax(1): a header of whole seconds is what others read.
+        let time = decimal(seconds, nanoseconds);
+        archive.append_pax_extensions([("mtime", time.as_bytes())])?;
+    }
+    match (&entry.kind, file) {
+        (EntryKind::Link(target), _) => {
+            header.set_entry_type(EntryType::Symlink);
+            archive.append_link(&mut header, &entry.path, target)
+        }
+        (_, None) => {
+            header.set_entry_type(EntryType::Directory);
+            archive.append_data(&mut header, &entry.path, io::empty())
+        }
+        (_, Some((mut file, size))) => {
+            header.set_entry_type(EntryType::Regular);
+            header.set_size(size);
+            let stamp = |file: &File| {
+                file.metadata()
+                    .map(|found| (found.len(), found.mtime(), found.mtime_nsec(), found.ctime_nsec()))
+            };
+            let before = stamp(&file)?;
+            // Exactly as long as announced, whatever becomes of the file meanwhile.
+            let exact = Exactly { inner: (&mut file).chain(io::repeat(0)).take(size) };
+            archive.append_data(&mut header, &entry.path, exact)?;
+            if stamp(&file)? != before || before.0 != size {
+                torn.push(entry.path.clone());
+            }
+            Ok(())
+        }
+    }
+}
+
+/// A reader that hides its type's cleverness from `io::copy`: the file's length must not count.
+struct Exactly<R> {
+    inner: R,
+}
+
+impl<R: Read> Read for Exactly<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.inner.read(buffer)
+    }
+}
+
+/// As pax(1) writes times.
+fn decimal(seconds: i64, nanoseconds: u32) -> String {
+    if seconds >= 0 || nanoseconds == 0 {
+        return format!("{seconds}.{nanoseconds:09}");
+    }
+    // Towards zero: -2 s and 0.25 s are -1.75 s.
+    format!("-{}.{:09}", -(seconds + 1), 1_000_000_000 - nanoseconds)
+}
+
+fn parse_decimal(text: &str) -> Option<(i64, u32)> {
+    let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let seconds: i64 = whole.parse().ok()?;
+    let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
+    let nanoseconds: u32 = digits.parse().ok()?;
+    match (negative, nanoseconds) {
+        (false, _) => Some((seconds, nanoseconds)),
+        (true, 0) => Some((-seconds, 0)),
+        (true, _) => Some((-seconds - 1, 1_000_000_000 - nanoseconds)),
+    }
+}
+
+/// Extracts `plain`, the decrypted stream of a generation, into `root`, an empty directory. Only files, directories and links to
+/// inside are taken; anything else is an error, and then what is there is to be thrown away. Reads to the end, so that what
+/// authenticates the stream has been seen.
+///
+/// # Errors
+/// [`Kind::Integrity`] where the archive is not one that [`seal`] makes, is cut, or exceeds the limits; [`Kind::Failure`] where
+/// it cannot be written.
+pub fn extract(plain: impl Read, root: &Root, limits: Limits) -> Result<Extracted> {
+    let mut decompressor =
+        zstd::Decoder::new(plain).context(Kind::Integrity, || "the generation is damaged")?;
+    decompressor.window_log_max(LARGEST_WINDOW).context(Kind::Failure, || "cannot read the generation")?;
+    let mut archive = tar::Archive::new(decompressor);
+    let mut extraction = Extraction {
+        root,
+        limits,
+        done: Extracted::default(),
+        directories: Vec::new(),
+        links: Vec::new(),
+        near: HashMap::new(),
+    };
+    let entries = archive.entries().context(Kind::Integrity, || "the generation is damaged")?;
+    for entry in entries {
+        extraction.take(entry.context(Kind::Integrity, || "the generation is damaged")?)?;
+    }
+    // After the archive's end there may be its padding, and then the ends of zstd and age, which must be right.
+    let mut rest = archive.into_inner();
+    let mut buffer = [0; 4096];
+    let mut padding = 0;
+    loop {
+        let count = rest.read(&mut buffer).context(Kind::Integrity, || "the generation is damaged")?;
+        padding += count;
+        let nothing = buffer.iter().take(count).all(|byte| *byte == 0);
+        if count == 0 {
+            break;
+        }
+        if !nothing || padding > 1 << 20 {
+            return Err(Error::new(Kind::Integrity, "the generation has something after its end"));
+        }
+    }
+    extraction.finish()
+}
+
+struct Extraction<'a> {
+    root: &'a Root,
+    limits: Limits,
+    done: Extracted,
+    /// Made with permissions for us; they get their own at the end, inner ones first.
+    directories: Vec<(PathBuf, u32, (i64, u32))>,
+    /// Made last, so that nothing is written through them.
+    links: Vec<(PathBuf, PathBuf, (i64, u32))>,
+    /// The directory that was written to last.
+    near: HashMap<PathBuf, OwnedFd>,
+}
+
+impl Extraction<'_> {
+    fn take<R: Read>(&mut self, mut entry: tar::Entry<'_, R>) -> Result<()> {
+        let path = PathBuf::from(std::ffi::OsStr::from_bytes(&entry.path_bytes()));
+        let refused = |what: &str| {
+            Error::new(
+                Kind::Integrity,
+                format!("the generation has an entry that tazpod never makes: `{}` {what}", path.display()),
+            )
+        };
+        let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
+        if !plain || path.as_os_str().is_empty() || path.as_os_str().len() > LONGEST_PATH {
+            return Err(refused("leads elsewhere"));
+        }
+        self.done.entries += 1;
+        if self.done.entries > self.limits.entries {
+            return Err(Error::new(
+                Kind::Integrity,
+                format!("the generation has more than {} entries", self.limits.entries),
+            ));
+        }
+        let modified = match modified(&mut entry) {
+            Some(modified) => modified,
+            None => return Err(refused("has no time")),
+        };
+        let mode = entry.header().mode().map_err(|_| refused("has no permissions"))? & 0o777;
+        match entry.header().entry_type() {
+            EntryType::Directory => {
+                let (above, name) =
+                    self.above(&path).map_err(|source| refused("lies nowhere").with_source(source))?;
+                rustix::fs::mkdirat(above, name, Mode::RWXU)
+                    .map_err(|source| unwritable(&path, source.into()))?;
+                self.directories.push((path, mode, modified));
+            }
+            EntryType::Regular => self.file(entry, &path, mode, modified)?,
+            EntryType::Symlink => {
+                let target = entry.link_name_bytes().unwrap_or_default();
+                let target = PathBuf::from(std::ffi::OsStr::from_bytes(&target));
+                if target.as_os_str().is_empty() || !stays_inside(&path, &target) {
+                    return Err(refused("is a link to outside"));
+                }
+                self.links.push((path, target, modified));
+            }
+            _ => return Err(refused("is neither file, directory nor link")),
+        }
+        Ok(())
+    }
+
+    fn file<R: Read>(
+        &mut self,
+        entry: tar::Entry<'_, R>,
+        path: &Path,
+        mode: u32,
+        modified: (i64, u32),
+    ) -> Result<()> {
+        let size = entry.size();
+        self.done.bytes = self.done.bytes.saturating_add(size);
+        if self.done.bytes > self.limits.bytes {
+            return Err(Error::new(
+                Kind::Integrity,
+                format!("the generation has more than {} bytes", self.limits.bytes),
+            ));
+        }
+        let (above, name) = self.above(path).map_err(|source| {
+            Error::new(
+                Kind::Integrity,
+                format!("`{}` lies in no directory of the generation", path.display()),
+            )
+            .with_source(source)
+        })?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(above, name, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|source| unwritable(path, source.into()))?;
+        let mut file = File::from(file);
+        let copied = copy(entry, &mut file, path)?;
+        if copied != size {
+            return Err(Error::new(
+                Kind::Integrity,
+                format!("`{}` is cut off in the generation", path.display()),
+            ));
+        }
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))
+            .and_then(|()| rustix::fs::futimens(&file, &times(modified)))
+            .map_err(|source| unwritable(path, source.into()))
+    }
+
+    /// The directory that holds `path`, kept open for the next of its files.
+    fn above<'p>(&mut self, path: &'p Path) -> io::Result<(&OwnedFd, &'p std::ffi::OsStr)> {
+        let above = path.parent().unwrap_or(Path::new(""));
+        if !self.near.contains_key(above) {
+            let (directory, _) = self.root.parent(path)?;
+            self.near.clear();
+            self.near.insert(above.to_owned(), directory);
+        }
+        let directory = self.near.get(above).ok_or(io::ErrorKind::NotFound)?;
+        Ok((directory, path.file_name().ok_or(io::ErrorKind::InvalidInput)?))
+    }
+
+    fn finish(mut self) -> Result<Extracted> {
+        for (path, target, modified) in std::mem::take(&mut self.links) {
+            let made = self.above(&path).and_then(|(above, name)| {
+                rustix::fs::symlinkat(&target, above, name)?;
+                Ok(rustix::fs::utimensat(above, name, &times(modified), AtFlags::SYMLINK_NOFOLLOW)?)
+            });
+            made.map_err(|source| unwritable(&path, source))?;
+        }
+        for (path, mode, modified) in self.directories.iter().rev() {
+            let made =
+                self.root.at(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).and_then(|directory| {
+                    rustix::fs::fchmod(directory.as_fd(), Mode::from_raw_mode(*mode))?;
+                    Ok(rustix::fs::futimens(&directory, &times(*modified))?)
+                });
+            made.map_err(|source| unwritable(path, source))?;
+        }
+        Ok(self.done)
+    }
+}
+
+/// Whose fault an error is tells whether the vault is damaged or the memory full.
+fn copy(mut from: impl Read, into: &mut File, path: &Path) -> Result<u64> {
+    let mut buffer = vec![0; 128 << 10];
+    let mut total = 0;
+    loop {
+        let count = from.read(&mut buffer).context(Kind::Integrity, || "the generation is damaged")?;
+        if count == 0 {
+            return Ok(total);
+        }
+        into.write_all(buffer.get(..count).unwrap_or_default()).map_err(|source| unwritable(path, source))?;
+        total += count as u64;
+    }
+}
+
+fn unwritable(path: &Path, source: io::Error) -> Error {
+    if source.kind() == io::ErrorKind::AlreadyExists {
+        return Error::new(Kind::Integrity, format!("`{}` is in the generation twice", path.display()));
+    }
+    let full = source.kind() == io::ErrorKind::StorageFull;
+    let error = Error::new(Kind::Failure, format!("cannot write `{}` of the vault", path.display()))
+        .with_source(source);
+    if full {
+        error.hint("the vault does not fit into the pod's memory for it; nothing was changed")
+    } else {
+        error
+    }
+}
+
+fn times((seconds, nanoseconds): (i64, u32)) -> Timestamps {
+    let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+fn modified<R: Read>(entry: &mut tar::Entry<'_, R>) -> Option<(i64, u32)> {
+    if let Ok(Some(extensions)) = entry.pax_extensions() {
+        for extension in extensions.filter_map(|extension| extension.ok()) {
+            if extension.key() == Ok("mtime") {
+                return parse_decimal(extension.value().ok()?);
+            }
+        }
+    }
+    Some((i64::try_from(entry.header().mtime().ok()?).ok()?, 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+    use crate::vault::key::Identity;
+
+    struct Vault {
+        directory: tempfile::TempDir,
+        identity: Identity,
+    }
+
+    impl Vault {
+        fn new() -> Vault {
+            let vault =
+                Vault { directory: tempfile::tempdir().unwrap(), identity: Identity::generate().unwrap() };
+            fs::create_dir(vault.at("tree")).unwrap();
+            vault
+        }
+
+        fn at(&self, name: impl AsRef<Path>) -> PathBuf {
+            self.directory.path().join(name)
+        }
+
+        fn tree(&self, name: &str) -> Tree {
+            Tree::scan(&Root::open(&self.at(name)).unwrap()).unwrap()
+        }
+
+        fn seal(&self) -> (Sealed, Vec<u8>) {
+            let root = Root::open(&self.at("tree")).unwrap();
+            seal(&root, &Tree::scan(&root).unwrap(), &self.identity.recipient(), Vec::new()).unwrap()
+        }
+
+        fn extract_plain(&self, plain: impl Read, limits: Limits) -> Result<Extracted> {
+            let _ = fs::remove_dir_all(self.at("out"));
+            fs::create_dir(self.at("out")).unwrap();
+            extract(plain, &Root::open(&self.at("out")).unwrap(), limits)
+        }
+
+        fn extract(&self, sealed: &[u8]) -> Result<Extracted> {
+            self.extract_plain(self.identity.open(sealed)?, Limits::default())
+        }
+    }
+
+    /// All that is kept of a tree.
+    fn kept(tree: Tree) -> Vec<(PathBuf, EntryKind, u32, (i64, u32))> {
+        tree.entries.into_iter().map(|entry| (entry.path, entry.kind, entry.mode, entry.modified)).collect()
+    }
+
+    #[test]
+    fn what_comes_out_is_what_went_in() {
+        let vault = Vault::new();
+        let odd = OsStr::from_bytes(b"tree/\xff\n\x01 odd \xe2\x98\xba");
+        let long: PathBuf =
+            ["tree"].into_iter().chain(std::iter::repeat_n("a-name-of-some-length", 20)).collect();
+        fs::create_dir_all(vault.at(&long)).unwrap();
+        fs::write(vault.at(long.join("x".repeat(255))), "deep").unwrap();
+        fs::write(vault.at(odd), "odd").unwrap();
+        fs::write(vault.at("tree/empty"), "").unwrap();
+        fs::write(vault.at("tree/large"), vec![7; 300_000]).unwrap();
+        fs::hard_link(vault.at("tree/large"), vault.at("tree/linked")).unwrap();
+        symlink("../empty", vault.at("tree/a-name-of-some-length").join("inside")).ok();
+        symlink("empty", vault.at("tree/link")).unwrap();
+        symlink("/etc/passwd", vault.at("tree/outside")).unwrap();
+        fs::create_dir(vault.at("tree/closed")).unwrap();
+        fs::write(vault.at("tree/closed/in"), "in").unwrap();
+        for (name, mode) in [("tree/closed", 0o500), ("tree/closed/in", 0o400), ("tree/empty", 0o755)] {
+            fs::set_permissions(vault.at(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        for (name, seconds, nanoseconds) in
+            [("tree/empty", -5, 250_000_000), ("tree/large", 1, 0), ("tree/link", 5, 999_999_999)]
+        {
+            let times = times((seconds, nanoseconds));
+            rustix::fs::utimensat(rustix::fs::CWD, vault.at(name), &times, AtFlags::SYMLINK_NOFOLLOW)
+                .unwrap();
+        }
+        let (sealed, bytes) = vault.seal();
+        assert_eq!((sealed.size, sealed.hash), (bytes.len() as u64, Hash::of(&bytes)));
+        assert_eq!(sealed.torn, Vec::<PathBuf>::new());
+        let extracted = vault.extract(&bytes).unwrap();
+        let wanted = vault.tree("tree");
+        assert_eq!((extracted.bytes, extracted.entries), (wanted.bytes(), wanted.entries.len() as u64));
+        assert_eq!(kept(vault.tree("out")), kept(wanted));
+        assert_eq!(fs::read(vault.at("out/linked")).unwrap(), vec![7; 300_000]);
+        assert_eq!(
+            fs::read(vault.at(OsStr::from_bytes(&[b"out", &odd.as_bytes()[4..]].concat()))).unwrap(),
+            b"odd"
+        );
+    }
+
+    #[test]
+    fn nothing_that_is_cut_or_changed_comes_out() {
+        let vault = Vault::new();
+        let noise: Vec<u8> = (0..200_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        fs::write(vault.at("tree/noise"), noise).unwrap();
+        let (_, bytes) = vault.seal();
+        // At the ends of age's chunks above all: whole chunks come before the error.
+        let chunks = (0..).map(|n| 200 + n * (64 * 1024 + 16)).take_while(|cut| *cut < bytes.len());
+        for cut in chunks.chain([0, 10, bytes.len() / 2, bytes.len() - 1]) {
+            assert_eq!(vault.extract(&bytes[..cut]).unwrap_err().kind(), Kind::Integrity, "{cut}");
+        }
+        for index in (0..bytes.len()).step_by(1009) {
+            let mut changed = bytes.clone();
+            changed[index] ^= 0x10;
+            assert_eq!(vault.extract(&changed).unwrap_err().kind(), Kind::Integrity, "{index}");
+        }
+        let longer = [&bytes[..], b"x"].concat();
+        assert_eq!(vault.extract(&longer).unwrap_err().kind(), Kind::Integrity);
+        let stranger = Vault::new();
+        let error = stranger.extract(&bytes).unwrap_err();
+        assert!(error.to_string().contains("sealed to another identity"), "{error}");
+    }
+
+    #[test]
+    fn archives_that_tazpod_never_makes() {
+        let vault = Vault::new();
+        let packed = |build: &dyn Fn(&mut tar::Builder<Vec<u8>>)| {
+            let mut archive = tar::Builder::new(Vec::new());
+            build(&mut archive);
+            zstd::encode_all(&archive.into_inner().unwrap()[..], 1).unwrap()
+        };
+        let entry = |kind: EntryType, path: &'static str, link: &'static str, data: &'static [u8]| {
+            packed(&|archive| {
+                let mut header = tar::Header::new_gnu();
+                header.set_entry_type(kind);
+                header.set_mode(0o644);
+                header.set_mtime(1);
+                header.set_size(data.len() as u64);
+                // By hand: the library writes no such paths.
+                header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+                header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
+                header.set_cksum();
+                archive.append(&header, data).unwrap();
+            })
+        };
+        let regular = EntryType::Regular;
+        for (bytes, says) in [
+            (entry(regular, "../x", "", b"x"), "`../x` leads elsewhere"),
+            (entry(regular, "/x", "", b"x"), "`/x` leads elsewhere"),
+            (entry(regular, "a/../x", "", b"x"), "`a/../x` leads elsewhere"),
+            (entry(regular, "", "", b"x"), "leads elsewhere"),
+            (entry(regular, "a/x", "", b"x"), "`a/x` lies in no directory"),
+            (entry(EntryType::Symlink, "x", "/etc", b""), "is a link to outside"),
+            (entry(EntryType::Symlink, "x", "../y", b""), "is a link to outside"),
+            (entry(EntryType::Symlink, "x", "", b""), "is a link to outside"),
+            (entry(EntryType::Link, "x", "y", b""), "is neither file"),
+            (entry(EntryType::Char, "x", "", b""), "is neither file"),
+            (entry(EntryType::Block, "x", "", b""), "is neither file"),
+            (entry(EntryType::Fifo, "x", "", b""), "is neither file"),
+            (entry(EntryType::GNUSparse, "x", "", b""), ""),
+        ] {
+            let error = vault.extract_plain(&bytes[..], Limits::default()).unwrap_err();
+            assert_eq!(error.kind(), Kind::Integrity, "{error}");
+            assert!(error.to_string().contains(says), "{error}");
+        }
+        let twice = packed(&|archive| {
+            for _ in 0..2 {
+                let mut header = tar::Header::new_gnu();
+                header.set_size(1);
+                header.set_mode(0o600);
+                header.set_mtime(1);
+                archive.append_data(&mut header, "x", &b"x"[..]).unwrap();
+            }
+        });
+        let error = vault.extract_plain(&twice[..], Limits::default()).unwrap_err();
+        assert!(error.to_string().contains("`x` is in the generation twice"), "{error}");
+        let through = packed(&|archive| {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(EntryType::Symlink);
+            header.set_size(0);
+            header.set_mode(0o777);
+            header.set_mtime(1);
+            archive.append_link(&mut header, "d", ".").unwrap();
+            header.set_entry_type(EntryType::Regular);
+            header.set_size(1);
+            archive.append_data(&mut header, "d/x", &b"x"[..]).unwrap();
+        });
+        let error = vault.extract_plain(&through[..], Limits::default()).unwrap_err();
+        assert!(error.to_string().contains("`d/x` lies in no directory"), "{error}");
+        let trailing = zstd::encode_all(&[&[0; 1024][..], b"x"].concat()[..], 1).unwrap();
+        assert!(vault.extract_plain(&trailing[..], Limits::default()).is_err());
+    }
+
+    #[test]
+    fn a_bomb_does_not_go_off() {
+        let vault = Vault::new();
+        fs::write(vault.at("tree/zeros"), vec![0; 1 << 20]).unwrap();
+        for number in 0..20 {
+            fs::write(vault.at(format!("tree/{number}")), "").unwrap();
+        }
+        let (sealed, bytes) = vault.seal();
+        assert!(sealed.size < 10_000, "{}", sealed.size);
+        for (limits, says) in [
+            (Limits { bytes: (1 << 20) - 1, entries: 100 }, "more than 1048575 bytes"),
+            (Limits { bytes: 1 << 30, entries: 20 }, "more than 20 entries"),
+        ] {
+            let error = vault.extract_plain(vault.identity.open(&bytes[..]).unwrap(), limits).unwrap_err();
+            assert!(error.to_string().contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn files_that_change_meanwhile_are_told() {
+        let vault = Vault::new();
+        for name in ["shrinks", "stays", "vanishes"] {
+            fs::write(vault.at("tree").join(name), "some text").unwrap();
+        }
+        let root = Root::open(&vault.at("tree")).unwrap();
+        let tree = Tree::scan(&root).unwrap();
+        fs::write(vault.at("tree/shrinks"), "some").unwrap();
+        fs::remove_file(vault.at("tree/vanishes")).unwrap();
+        let (sealed, bytes) = seal(&root, &tree, &vault.identity.recipient(), Vec::new()).unwrap();
+        assert_eq!(sealed.torn, [PathBuf::from("shrinks"), PathBuf::from("vanishes")]);
+        vault.extract(&bytes).unwrap();
+        assert_eq!(fs::read(vault.at("out/shrinks")).unwrap(), b"some\0\0\0\0\0");
+        assert_eq!(fs::read(vault.at("out/stays")).unwrap(), b"some text");
+    }
+
+    #[test]
+    fn times_as_pax_writes_them() {
+        for (time, text) in
+            [((5, 1), "5.000000001"), ((-2, 250_000_000), "-1.750000000"), ((0, 0), "0.000000000")]
+        {
+            assert_eq!(decimal(time.0, time.1), text);
+            assert_eq!(parse_decimal(text), Some(time));
+        }
+        assert_eq!(parse_decimal("-1.75"), Some((-2, 250_000_000)));
+        assert_eq!(parse_decimal("-3"), Some((-3, 0)));
+        assert_eq!(parse_decimal("7"), Some((7, 0)));
+        assert_eq!(parse_decimal("7.5x"), None);
+        assert_eq!(parse_decimal(""), None);
+    }
+}

@@ -1,0 +1,104 @@
+//! The few operations on files that the vault's safety hangs on, so that tests can lose what was not synced.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+/// A file that is being written.
+pub trait NewFile: Write + Send {
+    /// What was written survives a crash; the name does once its directory is synced.
+    ///
+    /// # Errors
+    /// As fsync(2).
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// A file system, or what pretends to be one.
+pub trait Disk: Send + Sync {
+    /// A new file, 0600; one that is there is replaced.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile + '_>>;
+    /// A file to be read.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Read + Send + '_>>;
+    /// A file's size in bytes.
+    fn size(&self, path: &Path) -> io::Result<u64>;
+    /// As rename(2).
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// As unlink(2); what is not there is no error.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// The names in a directory, sorted; none where there is no directory. Names that are no UTF-8 are not ours.
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>>;
+    /// A directory, 0700, and those above it; it survives a crash.
+    fn make_directory(&self, path: &Path) -> io::Result<()>;
+    /// The names in a directory survive a crash.
+    fn sync_directory(&self, path: &Path) -> io::Result<()>;
+}
+
+/// The machine's own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealDisk;
+
+impl NewFile for File {
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_all()
+    }
+}
+
+impl Disk for RealDisk {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile + '_>> {
+        self.remove(path)?;
+        let file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+        Ok(Box::new(file))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Read + Send + '_>> {
+        Ok(Box::new(File::open(path)?))
+    }
+
+    fn size(&self, path: &Path) -> io::Result<u64> {
+        fs::metadata(path).map(|found| found.len())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        match fs::remove_file(path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(source),
+            _ => Ok(()),
+        }
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        let entries = match fs::read_dir(directory) {
+            Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            names.extend(entry?.file_name().into_string().ok());
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn make_directory(&self, path: &Path) -> io::Result<()> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        // Each of those above has a new name in it, or is the last that had none.
+        path.ancestors().skip(1).take_while(|above| !above.as_os_str().is_empty()).try_for_each(|above| {
+            match self.sync_directory(above) {
+                // Those that are not ours to open are not ours to have made.
+                Err(source) if source.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+                other => other,
+            }
+        })
+    }
+
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+}

@@ -1,0 +1,358 @@
+//! A vault on this machine: what was seen of its history, its newest objects, and commits that are not pushed yet.
+//!
+//! | path | |
+//! |---|---|
+//! | `seen.json` | the newest commit that the store is known to have: the pin |
+//! | `commits/N` | the commits up to there, as far as they were fetched |
+//! | `gen/`, `keys/` | objects by their hash; those of the newest commits |
+//! | `outbox/N` | commits not yet pushed, in order |
+//! | `outbox/N.attempted` | that commit may be in the store: it is never replaced any more |
+//!
+//! Each step is written so that a crash before or after it leaves a state from which the same command goes on.
+
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use super::commit::{self, Commit, Link};
+use super::disk::{Disk, NewFile};
+use super::hashing::Hashing;
+use super::id::Hash;
+use crate::error::{Error, Kind, Result};
+
+/// The kinds of objects that are named by their hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Object {
+    /// A sealed tree.
+    Generation,
+    /// A keyring wrapped by the passphrase.
+    Keys,
+    /// A keyring wrapped to recipients.
+    Recipients,
+}
+
+impl Object {
+    /// Its key in a store, and its path here.
+    pub fn key(self, hash: &Hash) -> String {
+        match self {
+            Object::Generation => format!("gen/{hash}.age"),
+            Object::Keys => format!("keys/{hash}.age"),
+            Object::Recipients => format!("keys/{hash}-r.age"),
+        }
+    }
+}
+
+/// The key of a commit in a store, and its path here.
+pub fn commit_key(n: u64) -> String {
+    format!("commits/{n:010}")
+}
+
+/// A commit that is not pushed yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// It.
+    pub commit: Commit,
+    /// Whether the store may have it.
+    pub attempted: bool,
+}
+
+/// What is known here.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// The newest commit that the store is known to have.
+    pub seen: Option<Link>,
+    /// Commits after it, oldest first.
+    pub outbox: Vec<Outgoing>,
+    /// The newest of all.
+    pub tip: Option<Link>,
+    /// The parent of the next save: the newest, or the one before it, where the newest was never attempted and can be replaced.
+    pub base: Option<Link>,
+}
+
+/// A vault's directory.
+pub struct Local<'d> {
+    disk: &'d dyn Disk,
+    path: PathBuf,
+}
+
+const SEEN: &str = "seen.json";
+const OUTBOX: &str = "outbox";
+const ATTEMPTED: &str = ".attempted";
+
+impl<'d> Local<'d> {
+    /// The vault in this directory, which may not exist yet.
+    pub fn new(disk: &'d dyn Disk, path: PathBuf) -> Local<'d> {
+        Local { disk, path }
+    }
+
+    /// Reads and checks what is known.
+    ///
+    /// # Errors
+    /// [`Kind::Integrity`] where what is here does not hang together.
+    pub fn load(&self) -> Result<State> {
+        let seen: Option<Link> = match self.read(SEEN, commit::LARGEST)? {
+            Some(bytes) => Some(serde_json::from_slice(&bytes).map_err(|source| {
+                Error::new(Kind::Integrity, format!("`{}` does not read", self.path.join(SEEN).display()))
+                    .with_source(source)
+            })?),
+            None => None,
+        };
+        let names =
+            self.disk.list(&self.path.join(OUTBOX)).map_err(|source| self.failed("list", OUTBOX, source))?;
+        let mut state = State { seen, outbox: Vec::new(), tip: seen, base: seen };
+        for name in names.iter().filter(|name| name.parse::<u64>().is_ok()) {
+            let Some(bytes) = self.read(&format!("{OUTBOX}/{name}"), commit::LARGEST)? else { continue };
+            let commit = Commit::read(bytes)?;
+            if state.seen.is_some_and(|seen| seen.n >= commit.body.n) {
+                // Pushed; the crash came before it was taken out.
+                continue;
+            }
+            let before = state.tip;
+            state.tip = Some(Link::next(before.as_ref(), &commit)?);
+            let attempted = names.contains(&format!("{name}{ATTEMPTED}"));
+            state.base = if attempted { state.tip } else { before };
+            state.outbox.push(Outgoing { commit, attempted });
+        }
+        Ok(state)
+    }
+
+    /// A commit that is here.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn commit(&self, n: u64) -> Result<Option<Commit>> {
+        self.read(&commit_key(n), commit::LARGEST)?.map(Commit::read).transpose()
+    }
+
+    /// Adds a commit to the outbox: as the next one, or in the place of the last one, if that was never attempted. Its objects
+    /// must be here already.
+    ///
+    /// # Errors
+    /// [`Kind::Integrity`] where it follows neither.
+    pub fn enqueue(&self, commit: &Commit) -> Result<()> {
+        let State { tip, base, .. } = self.load()?;
+        if ![tip, base].iter().any(|at| Link::next(at.as_ref(), commit).is_ok()) {
+            let n = commit.body.n;
+            return Err(Error::new(
+                Kind::Integrity,
+                format!("commit {n} follows nothing that this machine has"),
+            ));
+        }
+        self.write(&format!("{OUTBOX}/{:010}", commit.body.n), &commit.bytes)
+    }
+
+    /// The commit may be in the store from now on.
+    ///
+    /// # Errors
+    /// Where that cannot be recorded: then it must not be sent.
+    pub fn mark_attempted(&self, commit: &Commit) -> Result<()> {
+        self.write(&format!("{OUTBOX}/{:010}{ATTEMPTED}", commit.body.n), b"")
+    }
+
+    /// The store is known to have this commit.
+    ///
+    /// # Errors
+    /// Where that cannot be recorded.
+    pub fn advance(&self, link: &Link, commit: &Commit) -> Result<()> {
+        self.write(&commit_key(link.n), &commit.bytes)?;
+        self.pin(link)?;
+        self.dequeue(link.n)
+    }
+
+    /// Takes this for the newest commit, whatever was seen before.
+    ///
+    /// # Errors
+    /// Where that cannot be recorded.
+    pub fn pin(&self, link: &Link) -> Result<()> {
+        let text = serde_json::to_vec(link)
+            .map_err(|source| Error::new(Kind::Failure, "cannot write what was seen").with_source(source))?;
+        self.write(SEEN, &text)
+    }
+
+    /// Takes a commit out of the outbox.
+    ///
+    /// # Errors
+    /// Where it cannot be removed.
+    pub fn dequeue(&self, n: u64) -> Result<()> {
+        // The commit first: a marker without one means nothing, a commit without its marker could be replaced.
+        for name in [format!("{OUTBOX}/{n:010}"), format!("{OUTBOX}/{n:010}{ATTEMPTED}")] {
+            self.disk
+                .remove(&self.path.join(&name))
+                .map_err(|source| self.failed("remove", &name, source))?;
+        }
+        self.sync(OUTBOX)
+    }
+
+    /// Whether an object is here.
+    pub fn has(&self, object: Object, hash: &Hash) -> bool {
+        self.disk.size(&self.path.join(object.key(hash))).is_ok()
+    }
+
+    /// An object to be read, with its size. Its hash is the reader's to check.
+    ///
+    /// # Errors
+    /// Where it is not here.
+    pub fn open(&self, object: Object, hash: &Hash) -> Result<(u64, Box<dyn Read + Send + '_>)> {
+        let key = object.key(hash);
+        let path = self.path.join(&key);
+        let size = self.disk.size(&path).map_err(|source| self.failed("read", &key, source))?;
+        let reader = self.disk.open(&path).map_err(|source| self.failed("read", &key, source))?;
+        Ok((size, reader))
+    }
+
+    /// A small object whole.
+    ///
+    /// # Errors
+    /// Where it is not here; [`Kind::Integrity`] where it is not what its name says.
+    pub fn object(&self, object: Object, hash: &Hash, limit: u64) -> Result<Vec<u8>> {
+        let key = object.key(hash);
+        let bytes = self.read(&key, limit)?;
+        let bytes = bytes.ok_or_else(|| self.failed("read", &key, io::ErrorKind::NotFound.into()))?;
+        if Hash::of(&bytes) != *hash {
+            return Err(Error::new(
+                Kind::Integrity,
+                format!("`{}` is damaged", self.path.join(&key).display()),
+            )
+            .hint("`tazpod vault pull` fetches it again"));
+        }
+        Ok(bytes)
+    }
+
+    /// A place for an object that is about to come.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn incoming(&self, object: Object) -> Result<Incoming<'_>> {
+        let directory = match object {
+            Object::Generation => "gen",
+            Object::Keys | Object::Recipients => "keys",
+        };
+        self.make(directory)?;
+        let temporary = format!("{directory}/.{}.tmp", std::process::id());
+        let file = self.disk.create(&self.path.join(&temporary));
+        let file = file.map_err(|source| self.failed("write", &temporary, source))?;
+        Ok(Incoming { local: self, object, directory, temporary, file: Some(Hashing::new(file)) })
+    }
+
+    /// Removes generations that neither the newest commits nor the outbox name; the store has them.
+    ///
+    /// # Errors
+    /// Where one cannot be removed.
+    pub fn tidy(&self, keep: &[Hash]) -> Result<()> {
+        let state = self.load()?;
+        let keep: Vec<String> = state
+            .outbox
+            .iter()
+            .map(|outgoing| outgoing.commit.body.generation)
+            .chain(keep.iter().copied())
+            .map(|hash| format!("{hash}.age"))
+            .collect();
+        let names =
+            self.disk.list(&self.path.join("gen")).map_err(|source| self.failed("list", "gen", source))?;
+        for name in names.iter().filter(|name| !keep.contains(name)) {
+            let path = self.path.join("gen").join(name);
+            self.disk.remove(&path).map_err(|source| self.failed("remove", name, source))?;
+        }
+        Ok(())
+    }
+
+    fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        let path = self.path.join(name);
+        let mut bytes = Vec::new();
+        match self.disk.open(&path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes)) {
+            Ok(_) if bytes.len() as u64 > limit => {
+                Err(Error::new(Kind::Integrity, format!("`{}` is too large", path.display())))
+            }
+            Ok(_) => Ok(Some(bytes)),
+            Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(self.failed("read", name, source)),
+        }
+    }
+
+    /// Temporary file, fsync, rename, fsync of the directory.
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let (directory, last) = name.rsplit_once('/').unwrap_or(("", name));
+        self.make(directory)?;
+        let failed = |source| self.failed("write", name, source);
+        let temporary = self.path.join(directory).join(format!(".{last}.tmp"));
+        let mut file = self.disk.create(&temporary).map_err(failed)?;
+        file.write_all(bytes).and_then(|()| file.sync()).map_err(failed)?;
+        drop(file);
+        self.disk.rename(&temporary, &self.path.join(name)).map_err(failed)?;
+        self.sync(directory)
+    }
+
+    fn make(&self, directory: &str) -> Result<()> {
+        let path = self.path.join(directory);
+        self.disk.make_directory(&path).map_err(|source| self.failed("make", directory, source))
+    }
+
+    fn sync(&self, directory: &str) -> Result<()> {
+        let path = self.path.join(directory);
+        self.disk.sync_directory(&path).map_err(|source| self.failed("write", directory, source))
+    }
+
+    fn failed(&self, action: &str, name: &str, source: io::Error) -> Error {
+        let error = Error::io(action, &self.path.join(Path::new(name)), source);
+        error.hint("nothing that was saved before is lost")
+    }
+}
+
+/// An object that is being written, and has no name yet. Dropped, it leaves nothing.
+pub struct Incoming<'l> {
+    local: &'l Local<'l>,
+    object: Object,
+    directory: &'static str,
+    temporary: String,
+    file: Option<Hashing<Box<dyn NewFile + 'l>>>,
+}
+
+impl Incoming<'_> {
+    /// Keeps it under its hash, which must be the expected one.
+    ///
+    /// # Errors
+    /// [`Kind::Integrity`] where it is another; where it cannot be kept.
+    pub fn finish(mut self, expected: Option<&Hash>) -> Result<(Hash, u64)> {
+        let failed = |source| self.local.failed("write", &self.temporary, source);
+        let hashing = self.file.take().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        let (hash, size, mut file) = hashing.finish();
+        let named = if let Some(expected) = expected.filter(|expected| **expected != hash) {
+            let key = self.object.key(expected);
+            Err(Error::new(Kind::Integrity, format!("what came as `{key}` is something else")))
+        } else {
+            file.sync().map_err(failed).and_then(|()| {
+                let path = self.local.path.join(&self.temporary);
+                self.local.disk.rename(&path, &self.local.path.join(self.object.key(&hash))).map_err(failed)
+            })
+        };
+        drop(file);
+        if named.is_err() {
+            self.discard();
+        }
+        named?;
+        self.local.sync(self.directory)?;
+        Ok((hash, size))
+    }
+
+    fn discard(&self) {
+        // The error that counts is the one that led here.
+        let _ = self.local.disk.remove(&self.local.path.join(&self.temporary));
+    }
+}
+
+impl Drop for Incoming<'_> {
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            self.discard();
+        }
+    }
+}
+
+impl Write for Incoming<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.as_mut().ok_or(io::ErrorKind::BrokenPipe)?.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

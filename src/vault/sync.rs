@@ -1,0 +1,335 @@
+//! Push and pull: how commits get into a store, and back, so that none is ever lost and none is ever forged.
+//!
+//! A push has one point at which it counts: the creation of `commits/N`, which one writer wins. Before it, only objects that
+//! nobody names are added; after it, only this machine's own notes change.
+
+use std::time::Duration;
+
+use super::commit::{self, Commit, Link};
+use super::id::Hash;
+use super::key::LARGEST_KEYRING;
+use super::local::{Local, Object, Outgoing, State, commit_key};
+use super::store::{Created, Kind as StoreKind, Store, StoreError};
+use crate::error::{Error, Kind, Result};
+
+/// A sealed generation is not larger, in bytes.
+const LARGEST_GENERATION: u64 = 64 << 30;
+/// The pauses between attempts to have a commit made; then it stays pending.
+const PAUSES: [Duration; 4] = if cfg!(test) {
+    [Duration::ZERO; 4]
+} else {
+    [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(8)]
+};
+
+/// What a push did.
+#[derive(Debug, Default)]
+pub struct Pushed {
+    /// The numbers of the commits that the store has now.
+    pub numbers: Vec<u64>,
+}
+
+/// What a pull brought.
+#[derive(Debug)]
+pub struct Pulled {
+    /// The newest commit.
+    pub head: Commit,
+    /// How many commits are new here.
+    pub new: usize,
+}
+
+/// Why a push or a pull ended early.
+#[derive(Debug)]
+pub enum Stopped {
+    /// Somebody else's commit has the number of one of ours. Ours is kept in the store too, as a branch.
+    Fork(Box<Fork>),
+    /// Anything else.
+    Failed(Error),
+}
+
+/// Two commits of one number.
+#[derive(Debug)]
+pub struct Fork {
+    /// What the store has.
+    pub theirs: Commit,
+    /// What this machine has.
+    pub mine: Commit,
+}
+
+impl From<Error> for Stopped {
+    fn from(error: Error) -> Stopped {
+        Stopped::Failed(error)
+    }
+}
+
+impl From<StoreError> for Stopped {
+    fn from(failed: StoreError) -> Stopped {
+        Stopped::Failed(failed.into())
+    }
+}
+
+impl From<Stopped> for Error {
+    fn from(stopped: Stopped) -> Error {
+        match stopped {
+            Stopped::Failed(error) => error,
+            Stopped::Fork(fork) => fork.into_error(),
+        }
+    }
+}
+
+impl Fork {
+    fn into_error(self) -> Error {
+        let Fork { theirs, mine } = self;
+        if mine.body.kind == commit::Reason::Init {
+            let commit::Body { vault, host, time, .. } = &theirs.body;
+            return Error::new(
+                Kind::Conflict,
+                format!("the store has a vault already: {vault}, made on `{host}` at {time}"),
+            )
+            .hint("`tazpod vault pull` fetches it; another place in the store takes another vault");
+        }
+        let whose = |commit: &Commit| format!("`{}` at {}", commit.body.host, commit.body.time);
+        let n = mine.body.n;
+        Error::new(
+            Kind::Conflict,
+            format!("the vault has forked at commit {n}: one of {}, one of {}", whose(&theirs), whose(&mine)),
+        )
+        .hint("both are kept; `tazpod vault history` shows them")
+    }
+}
+
+/// Where the branch of a commit that lost a race is kept.
+pub fn branch_key(commit: &Commit) -> String {
+    format!("branches/{:010}-{}", commit.body.n, commit.hash)
+}
+
+/// Brings every commit of the outbox into the store, oldest first.
+///
+/// # Errors
+/// [`Stopped::Fork`]; else the store's: then the commit is pending, and the same push goes on later.
+pub async fn push(local: &Local<'_>, store: &dyn Store) -> Result<Pushed, Stopped> {
+    let State { seen, outbox, .. } = local.load()?;
+    let mut pushed = Pushed::default();
+    let mut seen = seen;
+    for outgoing in outbox {
+        let commit = &outgoing.commit;
+        put_objects(local, store, &outgoing).await?;
+        local.mark_attempted(commit)?;
+        settle(store, commit).await?;
+        // Somebody may have pruned what no commit named yet.
+        for (object, hash, _) in objects(commit) {
+            if store.size(&object.key(&hash)).await?.is_none() {
+                put_object(local, store, object, &hash).await?;
+            }
+        }
+        let link = Link::next(seen.as_ref(), commit)?;
+        local.advance(&link, commit)?;
+        seen = Some(link);
+        pushed.numbers.push(link.n);
+    }
+    Ok(pushed)
+}
+
+/// What a commit names, with its size where the commit says it.
+fn objects(commit: &Commit) -> Vec<(Object, Hash, Option<u64>)> {
+    let body = &commit.body;
+    let recipients = body.recipients.map(|hash| (Object::Recipients, hash, None));
+    let named = [(Object::Generation, body.generation, Some(body.size)), (Object::Keys, body.keys, None)];
+    named.into_iter().chain(recipients).collect()
+}
+
+async fn put_objects(local: &Local<'_>, store: &dyn Store, outgoing: &Outgoing) -> Result<(), Stopped> {
+    for (object, hash, _) in objects(&outgoing.commit) {
+        // Keys stay the same from commit to commit: the store has them, and may be all that has.
+        let there = (outgoing.attempted || object != Object::Generation || !local.has(object, &hash))
+            && store.size(&object.key(&hash)).await?.is_some();
+        if !there {
+            put_object(local, store, object, &hash).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn put_object(
+    local: &Local<'_>,
+    store: &dyn Store,
+    object: Object,
+    hash: &Hash,
+) -> Result<(), Stopped> {
+    let (size, mut body) = local.open(object, hash)?;
+    store.put(&object.key(hash), size, hash.0, &mut *body).await?;
+    Ok(())
+}
+
+/// Has `commits/N` made, and finds out by whom it was.
+async fn settle(store: &dyn Store, commit: &Commit) -> Result<(), Stopped> {
+    let key = commit_key(commit.body.n);
+    let mut pauses = PAUSES.iter();
+    loop {
+        let answer = store.create(&key, &commit.bytes).await;
+        if let Err(refused) = &answer
+            && matches!(refused.kind, StoreKind::Credentials | StoreKind::Denied | StoreKind::NoPlace)
+        {
+            return Err(answer.err().map_or_else(|| unsettled(commit, None), Stopped::from));
+        }
+        // Whatever the answer was, what is there decides: it may have been lost, or false.
+        let there = read_commit_bytes(store, &key).await;
+        let last = match (there, answer) {
+            (Ok(Some(bytes)), _) if bytes == commit.bytes => return Ok(()),
+            (Ok(Some(bytes)), _) => {
+                let theirs = Commit::read(bytes)?;
+                if theirs.body.vault != commit.body.vault && commit.body.n > 1 {
+                    let what = format!("the store's commit {} is of another vault", theirs.body.n);
+                    return Err(Error::new(Kind::Integrity, what).into());
+                }
+                let branch = branch_key(commit);
+                store.create(&branch, &commit.bytes).await?;
+                return Err(Stopped::Fork(Box::new(Fork { theirs, mine: commit.clone() })));
+            }
+            (Ok(None), Ok(Created::Unknown(why))) => Some(why),
+            (Ok(None), Ok(_)) => None,
+            (Ok(None), Err(why)) if why.is_transient() => Some(why),
+            (Err(why), _) if why.is_transient() => Some(why),
+            (Ok(None), Err(why)) | (Err(why), _) => return Err(why.into()),
+        };
+        match pauses.next() {
+            Some(pause) => tokio::time::sleep(*pause).await,
+            None => return Err(unsettled(commit, last)),
+        }
+    }
+}
+
+fn unsettled(commit: &Commit, last: Option<StoreError>) -> Stopped {
+    let what = format!("the store does not say whether it has commit {}", commit.body.n);
+    let error =
+        Error::new(Kind::Store, what).hint("it stays pending here; the next `tazpod vault push` settles it");
+    Stopped::Failed(last.into_iter().fold(error, Error::with_source))
+}
+
+async fn read_commit_bytes(store: &dyn Store, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    let mut bytes = Vec::new();
+    Ok(store.get(key, commit::LARGEST, &mut bytes).await?.map(|_| bytes))
+}
+
+/// Brings the store's commits and the newest one's objects here. `expected` is the fingerprint of a recovery card, for a machine
+/// that has not seen this vault.
+///
+/// # Errors
+/// [`Stopped::Fork`] where this machine has commits that the store's do not follow from; [`Kind::Integrity`] for a store that has
+/// gone back, is another vault's, or has commits that do not belong; the store's own.
+pub async fn pull(
+    local: &Local<'_>,
+    store: &dyn Store,
+    expected: Option<Hash>,
+) -> Result<Option<Pulled>, Stopped> {
+    let state = local.load()?;
+    let mut fingerprints = Vec::new();
+    let mut chain = match state.seen {
+        Some(seen) => {
+            let there = read_commit_bytes(store, &commit_key(seen.n)).await?;
+            if there.as_deref().map(Hash::of) != Some(seen.hash) {
+                return Err(gone_back(store, &seen, there.is_none()).into());
+            }
+            Some(seen)
+        }
+        None => None,
+    };
+    let after = chain.map(|chain| commit_key(chain.n)).unwrap_or_default();
+    let mut new = Vec::new();
+    for found in store.list("commits/", &after).await? {
+        let Some(n) = found.key.strip_prefix("commits/").and_then(number) else { continue };
+        let Some(bytes) = read_commit_bytes(store, &found.key).await? else {
+            return Err(Error::new(
+                Kind::Integrity,
+                format!("the store lists commit {n} and does not have it"),
+            )
+            .into());
+        };
+        let commit = Commit::read(bytes)?;
+        let next = Link::next(chain.as_ref(), &commit)?;
+        fingerprints.push(commit.fingerprint());
+        chain = Some(next);
+        new.push((next, commit));
+    }
+    let Some(head) = chain else { return Ok(None) };
+    if let Some(expected) = expected
+        && state.seen.is_none()
+        && !fingerprints.contains(&expected)
+    {
+        let vault = head.vault;
+        return Err(Error::new(
+            Kind::Integrity,
+            format!("the store's vault, {vault}, is not the one on the card"),
+        )
+        .hint("somebody may have put another in its place; nothing was fetched")
+        .into());
+    }
+    // Commits of ours that an earlier push brought there are no fork.
+    let ours = |n: u64| state.outbox.iter().find(|outgoing| outgoing.commit.body.n == n);
+    for (link, commit) in &new {
+        if let Some(mine) = ours(link.n).filter(|mine| mine.commit.hash != commit.hash) {
+            let fork = Fork { theirs: commit.clone(), mine: mine.commit.clone() };
+            return Err(Stopped::Fork(Box::new(fork)));
+        }
+    }
+    let newest = match new.last() {
+        Some((_, commit)) => commit.clone(),
+        None => match local.commit(head.n)? {
+            Some(commit) if commit.hash == head.hash => commit,
+            _ => {
+                let bytes = read_commit_bytes(store, &commit_key(head.n)).await?.unwrap_or_default();
+                Commit::read(bytes)?
+            }
+        },
+    };
+    for (object, hash, size) in objects(&newest) {
+        fetch(local, store, object, &hash, size).await?;
+    }
+    let count = new.len();
+    for (link, commit) in &new {
+        local.advance(link, commit)?;
+    }
+    Ok(Some(Pulled { head: newest, new: count }))
+}
+
+/// The number of a commit by its name; conflict copies and the like have none.
+fn number(name: &str) -> Option<u64> {
+    (name.len() == 10).then(|| name.parse().ok()).flatten()
+}
+
+/// Brings one object here, unless it is.
+///
+/// # Errors
+/// [`Kind::Integrity`] where the store does not have it, or has something else under its name.
+pub async fn fetch(
+    local: &Local<'_>,
+    store: &dyn Store,
+    object: Object,
+    hash: &Hash,
+    size: Option<u64>,
+) -> Result<(), Stopped> {
+    if local.has(object, hash) {
+        return Ok(());
+    }
+    let key = object.key(hash);
+    let limit = match object {
+        Object::Generation => size.unwrap_or(LARGEST_GENERATION),
+        Object::Keys | Object::Recipients => LARGEST_KEYRING,
+    };
+    let mut incoming = local.incoming(object)?;
+    match store.get(&key, limit, &mut incoming).await? {
+        Some(_) => Ok(incoming.finish(Some(hash)).map(drop)?),
+        None => Err(Error::new(
+            Kind::Integrity,
+            format!("the store does not have `{key}`, which a commit names"),
+        )
+        .hint("`tazpod vault verify` lists what else is missing, `tazpod vault history` what can be restored")
+        .into()),
+    }
+}
+
+fn gone_back(store: &dyn Store, seen: &Link, absent: bool) -> Error {
+    let (n, place) = (seen.n, store.describe());
+    let what = if absent { "does not have" } else { "has another" };
+    Error::new(Kind::Integrity, format!("`{place}` {what} commit {n}, which this machine has seen there"))
+        .hint("the store was rolled back, or is another vault's; what is here was not touched")
+}

@@ -1,0 +1,378 @@
+//! What must never happen, tried: losing what was acknowledged, two winners of one number, a state that was seen and is gone, an
+//! object that does not fit its name, a commit whose objects are missing.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::io::Write as _;
+
+use super::commit::{Commit, Draft, Link, Reason};
+use super::disk::Disk;
+use super::id::{Hash, VaultId};
+use super::key::Signer;
+use super::local::{Local, Object, commit_key};
+use super::sim::{Fault, Power, SimDisk, SimStore, Survives};
+use super::sync::{self, Stopped};
+use crate::error::{Kind, Result};
+
+const VAULT: VaultId = VaultId([6; 16]);
+const KEYS: &[u8] = b"wrapped keyring";
+
+struct Machine {
+    name: &'static str,
+    disk: SimDisk,
+    store: SimStore,
+    seed: u8,
+}
+
+impl Machine {
+    fn new(name: &'static str, shared: &SimStore, power: Power) -> Machine {
+        Machine { name, disk: SimDisk::new(power.clone()), store: shared.on_machine(power), seed: 1 }
+    }
+
+    fn local(&self) -> Local<'_> {
+        Local::new(&self.disk as &dyn Disk, "/vault".into())
+    }
+
+    fn keep(&self, object: Object, bytes: &[u8]) -> Result<Hash> {
+        let local = self.local();
+        let mut incoming = local.incoming(object)?;
+        incoming.write_all(bytes).map_err(|source| crate::error::Error::io("write", "x".as_ref(), source))?;
+        Ok(incoming.finish(None)?.0)
+    }
+
+    /// A commit of this content, in the outbox. Sealing is not what these tests are about.
+    fn save(&self, content: &str) -> Result<Commit> {
+        let (keys, generation) =
+            (self.keep(Object::Keys, KEYS)?, self.keep(Object::Generation, content.as_bytes())?);
+        let base = self.local().load()?.base;
+        let kind = if base.is_some() { Reason::Save } else { Reason::Init };
+        let draft = Draft {
+            generation,
+            size: content.len() as u64,
+            keys,
+            recipients: None,
+            kind,
+            second_parent: None,
+            host: self.name.into(),
+            time: String::new(),
+        };
+        let commit = Commit::write(VAULT, base.as_ref(), draft, &Signer::from_seed(&[self.seed; 32]), None)?;
+        self.local().enqueue(&commit)?;
+        Ok(commit)
+    }
+
+    fn push(&self) -> Result<Vec<u64>, Stopped> {
+        wait(sync::push(&self.local(), &self.store)).map(|pushed| pushed.numbers)
+    }
+
+    fn pull(&self) -> Result<Option<(u64, usize)>, Stopped> {
+        let pulled = wait(sync::pull(&self.local(), &self.store, None))?;
+        Ok(pulled.map(|pulled| (pulled.head.body.n, pulled.new)))
+    }
+
+    /// What is current here.
+    fn content(&self) -> String {
+        let state = self.local().load().unwrap();
+        let head = match state.outbox.last() {
+            Some(outgoing) => outgoing.commit.clone(),
+            None => self.local().commit(state.seen.unwrap().n).unwrap().unwrap(),
+        };
+        let bytes = self.local().object(Object::Generation, &head.body.generation, 1000).unwrap();
+        String::from_utf8(bytes).unwrap()
+    }
+}
+
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+}
+
+/// Everything that a store must be, whatever happened; the contents by number.
+fn check(store: &SimStore) -> Vec<String> {
+    let objects = store.objects();
+    let mut chain: Option<Link> = None;
+    let mut contents = Vec::new();
+    let mut named = BTreeSet::new();
+    for (key, bytes) in objects.range("commits/".to_owned().."commits0".to_owned()) {
+        let commit = Commit::read(bytes.clone()).unwrap();
+        assert_eq!(*key, commit_key(commit.body.n));
+        chain = Some(Link::next(chain.as_ref(), &commit).unwrap());
+        for key in [Object::Generation.key(&commit.body.generation), Object::Keys.key(&commit.body.keys)] {
+            assert!(objects.contains_key(&key), "commit {} names `{key}`, which is not there", commit.body.n);
+            named.insert(key);
+        }
+        let generation = &objects[&Object::Generation.key(&commit.body.generation)];
+        assert_eq!(Hash::of(generation), commit.body.generation);
+        contents.push(String::from_utf8(generation.clone()).unwrap());
+    }
+    let orphans = objects.keys().filter(|key| !named.contains(*key) && !key.starts_with("commits/")).count();
+    assert!(orphans <= 2, "{orphans} orphans");
+    contents
+}
+
+/// One machine's day; `after` is called when a crash may have come, and says whether one has.
+fn day(machine: &Machine, crashed: impl Fn() -> bool) -> Vec<String> {
+    // What the user has been told is safe: saved here, and pushed.
+    let mut acknowledged = Vec::new();
+    let again = |step: &dyn Fn() -> Result<(), Stopped>| {
+        let result = step();
+        if crashed() {
+            return step().unwrap();
+        }
+        result.unwrap();
+    };
+    for content in ["one", "two", "three"] {
+        again(&|| {
+            machine.save(content)?;
+            Ok(())
+        });
+        again(&|| {
+            machine.pull()?;
+            machine.push()?;
+            Ok(())
+        });
+        acknowledged.push(content.to_owned());
+    }
+    again(&|| {
+        machine.save("four, replaced")?;
+        machine.save("four")?;
+        Ok(())
+    });
+    again(&|| machine.push().map(drop));
+    acknowledged.push("four".to_owned());
+    acknowledged
+}
+
+#[test]
+fn a_crash_at_any_step_loses_nothing() {
+    let mut points = 0;
+    for survives in [Survives::Synced, Survives::Names, Survives::Everything] {
+        for limit in 0.. {
+            let store = SimStore::default();
+            let power = Power::for_steps(limit);
+            let machine = Machine::new("a", &store, power.clone());
+            let crashed = Cell::new(false);
+            let acknowledged = day(&machine, || {
+                let gone = power.is_gone();
+                if gone {
+                    power.restore();
+                    machine.disk.crash(survives);
+                    crashed.set(true);
+                }
+                gone
+            });
+            power.restore();
+            let mut contents = check(&store);
+            // A step that was done again after the crash may stand there twice.
+            contents.dedup();
+            contents.retain(|content| content != "four, replaced");
+            assert_eq!(contents, acknowledged, "{survives:?} at step {limit}");
+            assert_eq!(machine.content(), "four");
+            assert_eq!(machine.local().load().unwrap().outbox, []);
+            let left: Vec<_> =
+                machine.disk.files().into_iter().filter(|path| path.starts_with("/vault/outbox")).collect();
+            assert!(left.len() <= 2, "{left:?}");
+            // Another machine gets the same.
+            let other = Machine::new("b", &store, Power::default());
+            other.pull().unwrap();
+            assert_eq!(other.content(), "four");
+            points += 1;
+            if !crashed.get() {
+                break;
+            }
+        }
+    }
+    println!("{points} points");
+    assert!(points > 300, "{points} points");
+}
+
+#[test]
+fn a_request_that_goes_wrong_is_settled() {
+    for fault in [Fault::ReplyLost, Fault::RequestLost, Fault::Busy, Fault::Lie] {
+        for request in 0.. {
+            let store = SimStore::default();
+            let machine = Machine::new("a", &store, Power::default());
+            machine.save("one").unwrap();
+            machine.push().unwrap();
+            machine.save("two").unwrap();
+            machine.store.fail(request, fault);
+            // It may succeed all the same, or say so; it may not do half of it for good.
+            let first = machine.push();
+            if first.is_ok() {
+                assert_eq!(check(&store), ["one", "two"], "{fault:?} of request {request}");
+            }
+            machine.store.fail(u64::MAX, fault);
+            machine.push().unwrap();
+            assert_eq!(check(&store), ["one", "two"], "{fault:?} of request {request}");
+            assert_eq!(machine.pull().unwrap(), Some((2, 0)));
+            machine.store.fail(request, fault);
+            let _ = machine.push();
+            machine.save("three").unwrap();
+            machine.store.fail(request, fault);
+            if machine.push().is_ok() && !machine.store.has_failed() {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn two_machines_that_saved_at_once_fork_and_keep_both() {
+    let store = SimStore::default();
+    let (one, two) =
+        (Machine::new("one", &store, Power::default()), Machine::new("two", &store, Power::default()));
+    one.save("first").unwrap();
+    one.push().unwrap();
+    assert_eq!(two.pull().unwrap(), Some((1, 1)));
+    one.save("mine").unwrap();
+    two.save("theirs").unwrap();
+    one.push().unwrap();
+    for stopped in [two.push().unwrap_err(), two.pull().unwrap_err(), two.push().unwrap_err()] {
+        let Stopped::Fork(fork) = stopped else { panic!("no fork: {stopped:?}") };
+        assert_eq!((fork.theirs.body.host.as_str(), fork.mine.body.host.as_str()), ("one", "two"));
+    }
+    // Nothing of either is lost, and what was current is.
+    assert_eq!((two.content().as_str(), one.content().as_str()), ("theirs", "mine"));
+    let mine = two.local().load().unwrap().outbox.remove(0).commit;
+    assert_eq!(store.objects()[&sync::branch_key(&mine)], mine.bytes);
+    assert!(store.objects().contains_key(&Object::Generation.key(&mine.body.generation)));
+    assert_eq!(one.pull().unwrap(), Some((2, 0)));
+}
+
+#[test]
+fn two_inits_have_one_winner_who_is_named() {
+    let store = SimStore::default();
+    let (one, two) =
+        (Machine::new("one", &store, Power::default()), Machine::new("two", &store, Power::default()));
+    one.save("a").unwrap();
+    two.save("b").unwrap();
+    one.push().unwrap();
+    let error = crate::error::Error::from(two.push().unwrap_err());
+    assert_eq!(error.kind(), Kind::Conflict);
+    assert!(
+        error.to_string().contains("the store has a vault already") && error.to_string().contains("`one`"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_push_from_behind_is_a_fork_and_a_pull_before_it_is_none() {
+    let store = SimStore::default();
+    let (one, two) =
+        (Machine::new("one", &store, Power::default()), Machine::new("two", &store, Power::default()));
+    one.save("1").unwrap();
+    one.push().unwrap();
+    two.pull().unwrap();
+    for content in ["2", "3"] {
+        one.save(content).unwrap();
+        one.push().unwrap();
+    }
+    assert_eq!(two.pull().unwrap(), Some((3, 2)));
+    two.save("4").unwrap();
+    assert_eq!(two.push().unwrap(), [4]);
+    assert_eq!(check(&store), ["1", "2", "3", "4"]);
+    assert_eq!(one.pull().unwrap(), Some((4, 1)));
+    assert_eq!(one.content(), "4");
+}
+
+#[test]
+fn what_a_buckets_owner_can_do_is_noticed() {
+    let fresh = || {
+        let store = SimStore::default();
+        let machine = Machine::new("a", &store, Power::default());
+        for content in ["1", "2", "3"] {
+            machine.save(content).unwrap();
+            machine.push().unwrap();
+        }
+        (store, machine)
+    };
+    let newcomer = |store: &SimStore| Machine::new("new", store, Power::default());
+    let said = |machine: &Machine| {
+        let error = crate::error::Error::from(machine.pull().unwrap_err());
+        assert_eq!(error.kind(), Kind::Integrity, "{error}");
+        error.to_string()
+    };
+
+    // Rolled back.
+    let (store, machine) = fresh();
+    store.tamper(&commit_key(3), None);
+    assert!(said(&machine).contains("does not have commit 3"));
+    assert_eq!(machine.content(), "3");
+    // Emptied.
+    for key in store.objects().into_keys() {
+        store.tamper(&key, None);
+    }
+    assert!(said(&machine).contains("does not have commit 3"));
+    assert_eq!(newcomer(&store).pull().unwrap(), None);
+    // Another vault, or another history of this one.
+    let (other, machine) = fresh();
+    for (key, bytes) in other.objects() {
+        store.tamper(&key, Some(bytes));
+    }
+    let (_, pinned) = fresh();
+    let elsewhere = Machine { store: other.on_machine(Power::default()), ..pinned };
+    assert!(said(&elsewhere).contains("has another commit 3"));
+    // A commit in the middle is missing, or forged, or moved.
+    other.tamper(&commit_key(2), None);
+    assert!(said(&newcomer(&other)).contains("does not follow the one before it"));
+    let stranger = Machine { seed: 9, ..Machine::new("x", &SimStore::default(), Power::default()) };
+    let forged = stranger.save("forged").unwrap();
+    other.tamper(&commit_key(2), Some(forged.bytes));
+    assert!(said(&newcomer(&other)).contains("commit 1 of the vault"));
+    other.tamper(&commit_key(2), Some(b"nonsense".to_vec()));
+    assert!(said(&newcomer(&other)).contains("is not valid"));
+    drop(machine);
+    // A generation that is another, or none, or far too large.
+    let (store, _) = fresh();
+    let newest = Commit::read(store.objects()[&commit_key(3)].clone()).unwrap();
+    let key = Object::Generation.key(&newest.body.generation);
+    for (bytes, says) in [
+        (Some(b"x".to_vec()), "is something else"),
+        (None, "does not have `gen/"),
+        (Some(vec![0; 1000]), "too large"),
+    ] {
+        store.tamper(&key, bytes);
+        let machine = newcomer(&store);
+        assert!(said(&machine).contains(says));
+        // Nothing of it counts as seen.
+        assert_eq!(machine.local().load().unwrap().seen, None);
+        assert!(machine.disk.files().is_empty(), "{:?}", machine.disk.files());
+    }
+}
+
+#[test]
+fn a_card_tells_the_vault_from_another() {
+    let store = SimStore::default();
+    let machine = Machine::new("a", &store, Power::default());
+    let first = machine.save("1").unwrap();
+    machine.push().unwrap();
+    let pull = |card| {
+        let newcomer = Machine::new("new", &store, Power::default());
+        let pulled = wait(sync::pull(&newcomer.local(), &newcomer.store, Some(card)));
+        pulled.map(|pulled| pulled.unwrap().head.body.n)
+    };
+    assert_eq!(pull(first.fingerprint()).unwrap(), 1);
+    let error = crate::error::Error::from(pull(Hash([1; 32])).unwrap_err());
+    assert!(error.to_string().contains("is not the one on the card"), "{error}");
+}
+
+#[test]
+fn a_save_replaces_what_was_never_sent_and_nothing_else() {
+    let store = SimStore::default();
+    let machine = Machine::new("a", &store, Power::default());
+    let outbox = || machine.local().load().unwrap().outbox;
+    machine.save("1").unwrap();
+    machine.save("1, better").unwrap();
+    assert_eq!(outbox().len(), 1);
+    machine.local().mark_attempted(&outbox()[0].commit).unwrap();
+    machine.save("2").unwrap();
+    let stranger = Machine::new("b", &SimStore::default(), Power::default()).save("x").unwrap();
+    assert_eq!(machine.local().enqueue(&stranger).unwrap_err().kind(), Kind::Integrity);
+    assert_eq!(outbox().len(), 2);
+    assert_eq!(machine.push().unwrap(), [1, 2]);
+    assert_eq!(check(&store), ["1, better", "2"]);
+    // Only what is current stays here.
+    let head = machine.local().commit(2).unwrap().unwrap();
+    machine.local().tidy(&[head.body.generation]).unwrap();
+    let generations = machine.disk.list("/vault/gen".as_ref()).unwrap();
+    assert_eq!(generations, [format!("{}.age", head.body.generation)]);
+}
