@@ -186,6 +186,26 @@ fn a_crash_at_any_step_loses_nothing() {
 }
 
 #[test]
+fn a_save_after_a_push_that_broke_off_is_no_fork_with_oneself() {
+    for limit in 0.. {
+        let store = SimStore::default();
+        let power = Power::for_steps(limit);
+        let machine = Machine::new("a", &store, power.clone());
+        let _ = machine.save("one").map_err(Stopped::from).and_then(|_| machine.push());
+        let crashed = power.is_gone();
+        power.restore();
+        machine.disk.crash(Survives::Synced);
+        machine.save("two").unwrap();
+        machine.pull().unwrap();
+        machine.push().unwrap();
+        assert_eq!(check(&store).last().unwrap(), "two", "at step {limit}");
+        if !crashed {
+            break;
+        }
+    }
+}
+
+#[test]
 fn a_request_that_goes_wrong_is_settled() {
     for fault in [Fault::ReplyLost, Fault::RequestLost, Fault::Busy, Fault::Lie] {
         for request in 0.. {
