@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 /// A file that is being written.
@@ -16,7 +16,7 @@ pub trait NewFile: Write + Send {
 
 /// A file system, or what pretends to be one.
 pub trait Disk: Send + Sync {
-    /// A new file, 0600; one that is there is replaced.
+    /// A new file; one that is there is replaced.
     fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile + '_>>;
     /// A file to be read.
     fn open(&self, path: &Path) -> io::Result<Box<dyn Read + Send + '_>>;
@@ -28,15 +28,25 @@ pub trait Disk: Send + Sync {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// The names in a directory, sorted; none where there is no directory. Names that are no UTF-8 are not ours.
     fn list(&self, directory: &Path) -> io::Result<Vec<String>>;
-    /// A directory, 0700, and those above it; it survives a crash.
+    /// A directory, and those above it; it survives a crash.
     fn make_directory(&self, path: &Path) -> io::Result<()>;
     /// The names in a directory survive a crash.
     fn sync_directory(&self, path: &Path) -> io::Result<()>;
 }
 
 /// The machine's own.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RealDisk;
+#[derive(Clone, Copy, Debug)]
+pub struct RealDisk {
+    file_mode: u32,
+    directory_mode: u32,
+}
+
+impl RealDisk {
+    /// What it makes is its user's alone.
+    pub const PRIVATE: RealDisk = RealDisk { file_mode: 0o600, directory_mode: 0o700 };
+    /// What it makes others can read, and remove: a directory above keeps out who is not meant.
+    pub const SHARED: RealDisk = RealDisk { file_mode: 0o644, directory_mode: 0o777 };
+}
 
 impl NewFile for File {
     fn sync(&mut self) -> io::Result<()> {
@@ -47,7 +57,9 @@ impl NewFile for File {
 impl Disk for RealDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile + '_>> {
         self.remove(path)?;
-        let file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+        let file = File::options().write(true).create_new(true).mode(self.file_mode).open(path)?;
+        // Whatever the umask is.
+        file.set_permissions(fs::Permissions::from_mode(self.file_mode))?;
         Ok(Box::new(file))
     }
 
@@ -88,6 +100,7 @@ impl Disk for RealDisk {
             return Ok(());
         }
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(self.directory_mode))?;
         // Each of those above has a new name in it, or is the last that had none.
         path.ancestors().skip(1).take_while(|above| !above.as_os_str().is_empty()).try_for_each(|above| {
             match self.sync_directory(above) {

@@ -6,6 +6,7 @@
 //! | `commits/N` | the commits up to there, as far as they were fetched |
 //! | `gen/`, `keys/` | objects by their hash; those of the newest commits |
 //! | `outbox/N` | commits not yet pushed, in order |
+//! | `held/HASH` | commits that looked wrong: kept, never pushed by themselves |
 //! | `outbox/N.attempted` | that commit may be in the store: it is never replaced any more |
 //!
 //! Each step is written so that a crash before or after it leaves a state from which the same command goes on.
@@ -76,6 +77,7 @@ pub struct Local<'d> {
 
 const SEEN: &str = "seen.json";
 const OUTBOX: &str = "outbox";
+const HELD: &str = "held";
 const ATTEMPTED: &str = ".attempted";
 
 impl<'d> Local<'d> {
@@ -138,6 +140,30 @@ impl<'d> Local<'d> {
             ));
         }
         self.write(&format!("{OUTBOX}/{:010}", commit.body.n), &commit.bytes)
+    }
+
+    /// Keeps a commit that is neither current nor to be pushed; its objects must be here already.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn hold(&self, commit: &Commit) -> Result<()> {
+        self.write(&format!("{HELD}/{}", commit.hash), &commit.bytes)
+    }
+
+    /// The commits that are held, in no order that means anything.
+    ///
+    /// # Errors
+    /// Where they cannot be read.
+    pub fn held(&self) -> Result<Vec<Commit>> {
+        let names =
+            self.disk.list(&self.path.join(HELD)).map_err(|source| self.failed("list", HELD, source))?;
+        let mut held = Vec::new();
+        for name in names.iter().filter(|name| name.parse::<Hash>().is_ok()) {
+            held.extend(
+                self.read(&format!("{HELD}/{name}"), commit::LARGEST)?.map(Commit::read).transpose()?,
+            );
+        }
+        Ok(held)
     }
 
     /// The commit may be in the store from now on.
@@ -233,16 +259,16 @@ impl<'d> Local<'d> {
         Ok(Incoming { local: self, object, directory, temporary, file: Some(Hashing::new(file)) })
     }
 
-    /// Removes generations that neither the newest commits nor the outbox name; the store has them.
+    /// Removes generations but those to keep, of the outbox, and held ones; the store has the others.
     ///
     /// # Errors
     /// Where one cannot be removed.
     pub fn tidy(&self, keep: &[Hash]) -> Result<()> {
         let state = self.load()?;
-        let keep: Vec<String> = state
-            .outbox
-            .iter()
-            .map(|outgoing| outgoing.commit.body.generation)
+        let held = self.held()?;
+        let waiting = state.outbox.iter().map(|outgoing| &outgoing.commit).chain(&held);
+        let keep: Vec<String> = waiting
+            .map(|commit| commit.body.generation)
             .chain(keep.iter().copied())
             .map(|hash| format!("{hash}.age"))
             .collect();

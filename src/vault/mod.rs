@@ -5,6 +5,7 @@ pub mod commit;
 pub mod disk;
 pub mod hashing;
 pub mod id;
+pub mod keeper;
 pub mod key;
 pub mod local;
 #[cfg(test)]

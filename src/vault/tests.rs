@@ -181,7 +181,6 @@ fn a_crash_at_any_step_loses_nothing() {
             }
         }
     }
-    println!("{points} points");
     assert!(points > 300, "{points} points");
 }
 

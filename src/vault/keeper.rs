@@ -1,0 +1,608 @@
+//! The open vault: a tree in RAM, and what it takes to save it. The agent keeps it; no I/O but on two directories.
+//!
+//! What is kept after unlocking seals and signs. It does not open anything: the identity is dropped once the tree is out.
+
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroize as _;
+
+use super::archive::{self, Extracted, Limits};
+use super::commit::{Commit, Draft, Link, Reason};
+use super::disk::RealDisk;
+use super::id::{Hash, VaultId};
+use super::key::{Identity, Recipient, Signer};
+use super::local::{Local, Object};
+use super::tree::{Root, Tree};
+use crate::error::{Context as _, Error, Kind, Result};
+
+/// Directories of the home that lead into the open vault, where the home has nothing of that name.
+pub const LINKED: &[&str] = &[".aws", ".kube", ".ssh", ".gnupg", ".config/gcloud", ".config/gh"];
+/// How often a save is begun again because files changed meanwhile.
+const TRIES: u32 = 3;
+/// A save with less than this part of the files that were there is not made current by itself.
+const SHRUNK: u64 = 4;
+
+/// What the keeper is told to open.
+#[derive(Serialize, Deserialize)]
+pub struct Opening {
+    /// The vault's identity, `AGE-SECRET-KEY-1…`. Forgotten once the tree is out.
+    pub identity: String,
+    /// The commit that is opened.
+    pub head: Link,
+    /// The keyring that its commits go on naming.
+    pub keys: Hash,
+    /// The same for other recipients.
+    pub recipients: Option<Hash>,
+    /// What commits call this machine.
+    pub host: String,
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.identity.zeroize();
+    }
+}
+
+/// What became of a save.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "saved")]
+pub enum Saved {
+    /// Nothing has changed.
+    Unchanged,
+    /// A commit, which waits to be pushed.
+    Made {
+        /// Its number.
+        n: u64,
+        /// Files in it.
+        files: u64,
+        /// Bytes of those.
+        bytes: u64,
+        /// What is not in it, with the reason.
+        skipped: Vec<String>,
+    },
+    /// Kept, and neither current nor pushed, because it looks wrong.
+    Held {
+        /// Why.
+        why: String,
+    },
+}
+
+struct Open {
+    vault: VaultId,
+    recipient: Recipient,
+    signer: Signer,
+    keys: Hash,
+    recipients: Option<Hash>,
+    host: String,
+    /// The tree as it was saved last.
+    saved: Tree,
+    /// The tree that is held, and why: once is enough.
+    held: Option<(Tree, String)>,
+}
+
+/// The two directories, and the open vault, if one is.
+pub struct Keeper {
+    /// In RAM; the open tree is `open` in it.
+    memory: PathBuf,
+    /// On the host's disk: ciphertext alone.
+    spool: PathBuf,
+    home: PathBuf,
+    open: Option<Open>,
+}
+
+impl Keeper {
+    /// With nothing open.
+    pub fn new(memory: PathBuf, spool: PathBuf, home: PathBuf) -> Keeper {
+        Keeper { memory, spool, home, open: None }
+    }
+
+    /// Where the open tree is.
+    pub fn tree(&self) -> PathBuf {
+        self.memory.join("open")
+    }
+
+    /// The vault that is open.
+    pub fn vault(&self) -> Option<VaultId> {
+        self.open.as_ref().map(|open| open.vault)
+    }
+
+    /// Whether this pod has a place for an open vault.
+    pub fn has_memory(&self) -> bool {
+        const TMPFS_MAGIC: i64 = 0x0102_1994; // statfs(2)
+        rustix::fs::statfs(&self.memory).is_ok_and(|found| found.f_type == TMPFS_MAGIC)
+    }
+
+    fn local(&self) -> Local<'static> {
+        Local::new(&RealDisk::SHARED, self.spool.clone())
+    }
+
+    /// Opens a sealed generation.
+    ///
+    /// # Errors
+    /// [`Kind::Locked`] where one is open; [`Kind::Integrity`] where it is not what `opening` says. Nothing has changed then.
+    pub fn unlock(&mut self, opening: Opening, sealed: impl Read, limits: Limits) -> Result<Extracted> {
+        if let Some(open) = &self.open {
+            return Err(Error::new(
+                Kind::Locked,
+                format!("the vault {} is open in this pod already", open.vault),
+            ));
+        }
+        let identity = Identity::parse(&opening.identity)?;
+        let signer = identity.signer(&opening.head.vault)?;
+        if signer.id() != opening.head.vk {
+            return Err(Error::new(
+                Kind::Integrity,
+                "the vault's newest commit is signed by another key than its keyring's",
+            ));
+        }
+        let local = self.local();
+        if let Some(left) = local.load()?.outbox.iter().find(|left| left.commit.body.n > opening.head.n) {
+            let n = left.commit.body.n;
+            return Err(Error::new(Kind::Conflict, format!("commit {n} of this pod was not collected"))
+                .hint("`tazpod vault status` collects it"));
+        }
+        let fresh = self.memory.join("open.new");
+        remove_tree(&fresh)?;
+        private_directory(&fresh)?;
+        let opened = identity.open(sealed).and_then(|plain| {
+            let extracted = archive::extract(plain, &root(&fresh)?, limits)?;
+            Ok((extracted, Tree::scan(&root(&fresh)?).map_err(|source| Error::io("read", &fresh, source))?))
+        });
+        let (extracted, saved) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                remove_tree(&fresh)?;
+                return Err(error);
+            }
+        };
+        local.pin(&opening.head)?;
+        self.swap_in(&fresh)?;
+        self.open = Some(Open {
+            vault: opening.head.vault,
+            recipient: identity.recipient(),
+            signer,
+            keys: opening.keys,
+            recipients: opening.recipients,
+            host: opening.host.clone(),
+            saved,
+            held: None,
+        });
+        self.link_home();
+        Ok(extracted)
+    }
+
+    /// The fresh tree gets the open one's name; what was there while the vault was locked is kept beside it.
+    fn swap_in(&self, fresh: &Path) -> Result<()> {
+        let tree = self.tree();
+        let failed = |source: io::Error| Error::io("open the vault at", &tree, source);
+        match renameat_with(CWD, fresh, CWD, &tree, RenameFlags::EXCHANGE) {
+            Ok(()) => {
+                // Written through links of the home while the vault was locked: what the vault has not is carried over.
+                carry_over(fresh, &tree).map_err(failed)?;
+                remove_tree(fresh)
+            }
+            Err(rustix::io::Errno::NOENT) => fs::rename(fresh, &tree).map_err(failed),
+            Err(source) => Err(failed(source.into())),
+        }
+    }
+
+    /// Home's directories lead into the vault where it has them. What the home has of its own stays.
+    fn link_home(&self) {
+        for name in LINKED {
+            let (target, link) = (self.tree().join(name), self.home.join(name));
+            if target.is_dir() && fs::symlink_metadata(&link).is_err() {
+                if let Some(above) = link.parent() {
+                    let _ = fs::create_dir_all(above);
+                }
+                // A home that cannot be written has no links.
+                let _ = symlink(&target, &link);
+            }
+        }
+    }
+
+    /// Saves what has changed since the last save, as a commit in the spool. With `force` even what looks wrong.
+    ///
+    /// # Errors
+    /// [`Kind::Locked`] where nothing is open; where the spool cannot be written: then the last save stays the newest.
+    pub fn save(&mut self, force: bool, time: &str) -> Result<Saved> {
+        let tree = self.tree();
+        self.save_from(&tree, force, time)
+    }
+
+    fn save_from(&mut self, tree: &Path, force: bool, time: &str) -> Result<Saved> {
+        let local = self.local();
+        let open = self.open.as_mut().ok_or_else(locked)?;
+        let root = root(tree)?;
+        let mut tries = 0;
+        let (found, hash, size) = loop {
+            let found = Tree::scan(&root).map_err(|source| Error::io("read", tree, source))?;
+            if found.entries == open.saved.entries {
+                return Ok(Saved::Unchanged);
+            }
+            if let Some((held, why)) = &open.held
+                && !force
+                && held.entries == found.entries
+            {
+                return Ok(Saved::Held { why: why.clone() });
+            }
+            tries += 1;
+            let mut incoming = local.incoming(Object::Generation)?;
+            let (sealed, _) = archive::seal(&root, &found, &open.recipient, &mut incoming)?;
+            if !sealed.torn.is_empty() && tries < TRIES {
+                continue;
+            }
+            let (hash, size) = incoming.finish(Some(&sealed.hash))?;
+            break (found, hash, size);
+        };
+        let before = open.saved.files();
+        let shrunk = before >= SHRUNK && found.files() * SHRUNK <= before;
+        let unreadable = found.skipped.iter().find(|skipped| skipped.why.starts_with("cannot"));
+        let why = match unreadable {
+            _ if force => None,
+            Some(skipped) => Some(format!("`{}` {}", skipped.path.display(), skipped.why)),
+            None if shrunk => Some(format!("it has {} of {before} files", found.files())),
+            None => None,
+        };
+        let base = local.load()?.base;
+        let draft = Draft {
+            generation: hash,
+            size,
+            keys: open.keys,
+            recipients: open.recipients,
+            kind: Reason::Save,
+            second_parent: None,
+            host: open.host.clone(),
+            time: time.to_owned(),
+        };
+        let commit = Commit::write(open.vault, base.as_ref(), draft, &open.signer, None)?;
+        if let Some(why) = why {
+            local.hold(&commit)?;
+            open.held = Some((found, why.clone()));
+            return Ok(Saved::Held { why });
+        }
+        local.enqueue(&commit)?;
+        let (files, bytes) = (found.files(), found.bytes());
+        let skipped =
+            found.skipped.iter().map(|skipped| format!("`{}`: {}", skipped.path.display(), skipped.why));
+        let skipped = skipped.collect();
+        open.saved = found;
+        open.held = None;
+        Ok(Saved::Made { n: commit.body.n, files, bytes, skipped })
+    }
+
+    /// The commits that wait become final: the next save follows them. The host collects them then.
+    ///
+    /// # Errors
+    /// Where that cannot be recorded.
+    pub fn freeze(&self) -> Result<()> {
+        let local = self.local();
+        local.load()?.outbox.iter().try_for_each(|outgoing| local.mark_attempted(&outgoing.commit))
+    }
+
+    /// The host has all commits up to number `n`.
+    ///
+    /// # Errors
+    /// Where that cannot be recorded.
+    pub fn collected(&self, n: u64) -> Result<()> {
+        let local = self.local();
+        let state = local.load()?;
+        let mut seen = state.seen;
+        for outgoing in state.outbox.iter().take_while(|outgoing| outgoing.commit.body.n <= n) {
+            let link = Link::next(seen.as_ref(), &outgoing.commit)?;
+            local.advance(&link, &outgoing.commit)?;
+            seen = Some(link);
+        }
+        local.tidy(&[])
+    }
+
+    /// Saves, and takes the tree away: files, keys, and all.
+    ///
+    /// # Errors
+    /// Where saving failed: then the vault is open as before.
+    pub fn lock(&mut self, force: bool, time: &str) -> Result<Saved> {
+        let (tree, closing) = (self.tree(), self.memory.join("closing"));
+        remove_tree(&closing)?;
+        let mut saved = self.save_from(&tree, force, time)?;
+        // Nobody finds it by its name any more; who works in it still may write.
+        fs::rename(&tree, &closing).map_err(|source| Error::io("close", &tree, source))?;
+        for _ in 0..TRIES {
+            match self.save_from(&closing, force, time) {
+                Ok(Saved::Unchanged) => break,
+                Ok(more) => saved = more,
+                Err(error) => {
+                    fs::rename(&closing, &tree).map_err(|source| Error::io("open again", &tree, source))?;
+                    return Err(error);
+                }
+            }
+            if matches!(saved, Saved::Held { .. }) {
+                break;
+            }
+        }
+        self.open = None;
+        remove_tree(&closing)?;
+        self.leave_targets()?;
+        Ok(saved)
+    }
+
+    /// While the vault is locked the home's links lead to empty directories: their tools fail on nothing.
+    fn leave_targets(&self) -> Result<()> {
+        for name in LINKED {
+            let target = self.tree().join(name);
+            if fs::read_link(self.home.join(name)).is_ok_and(|found| found == target) {
+                private_directory(&target)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn locked() -> Error {
+    Error::new(Kind::Locked, "the vault is locked").hint("`tazpod vault unlock` opens it, from the host")
+}
+
+fn root(path: &Path) -> Result<Root> {
+    Root::open(path).map_err(|source| Error::io("open", path, source))
+}
+
+fn private_directory(path: &Path) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| Error::io("make the directory", path, source))
+}
+
+/// Removes a tree of ours, directories without permissions for us included.
+fn remove_tree(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Ok(()) => return Ok(()),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(_) => open_up(path),
+    }
+    fs::remove_dir_all(path).context(Kind::Failure, || format!("cannot remove `{}`", path.display()))
+}
+
+fn open_up(path: &Path) {
+    let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            open_up(&entry.path());
+        }
+    }
+}
+
+/// Moves files of `from` that `to` lacks.
+fn carry_over(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        match fs::symlink_metadata(&target) {
+            Err(source) if source.kind() == io::ErrorKind::NotFound => fs::rename(entry.path(), &target)?,
+            Err(source) => return Err(source),
+            Ok(found) if found.is_dir() && entry.file_type()?.is_dir() => carry_over(&entry.path(), &target)?,
+            Ok(_) => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vault::key::Keyring;
+
+    const VAULT: VaultId = VaultId([4; 16]);
+    const TIME: &str = "2026-01-01T00:00:00Z";
+
+    /// A pod, and the host beside it.
+    struct Pod {
+        directory: tempfile::TempDir,
+        keyring: Keyring,
+        keeper: Keeper,
+    }
+
+    impl Pod {
+        fn new() -> Pod {
+            let directory = tempfile::tempdir().unwrap();
+            for name in ["memory", "home"] {
+                fs::create_dir(directory.path().join(name)).unwrap();
+            }
+            let at = |name: &str| directory.path().join(name);
+            let keeper = Keeper::new(at("memory"), at("spool"), at("home"));
+            Pod { keeper, keyring: Keyring::generate(VAULT).unwrap(), directory }
+        }
+
+        fn at(&self, name: &str) -> PathBuf {
+            self.directory.path().join(name)
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            let path = self.keeper.tree().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+
+        fn read(&self, name: &str) -> Option<String> {
+            fs::read_to_string(self.keeper.tree().join(name)).ok()
+        }
+
+        fn spool(&self) -> Local<'static> {
+            Local::new(&RealDisk::SHARED, self.at("spool"))
+        }
+
+        /// The first generation: a tree of these files.
+        fn begin(&mut self, files: &[&str]) {
+            let tree = self.at("first");
+            fs::create_dir(&tree).unwrap();
+            for name in files {
+                let path = tree.join(name);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, *name).unwrap();
+            }
+            let root = Root::open(&tree).unwrap();
+            let recipient = self.keyring.current().recipient();
+            let (sealed, bytes) =
+                archive::seal(&root, &Tree::scan(&root).unwrap(), &recipient, Vec::new()).unwrap();
+            let draft = Draft {
+                generation: sealed.hash,
+                size: sealed.size,
+                keys: Hash([1; 32]),
+                recipients: None,
+                kind: Reason::Init,
+                second_parent: None,
+                host: "host".into(),
+                time: TIME.into(),
+            };
+            let signer = self.keyring.current().signer(&VAULT).unwrap();
+            let commit = Commit::write(VAULT, None, draft, &signer, None).unwrap();
+            let link = Link::begin(&commit).unwrap();
+            self.unlock(link, &bytes).unwrap();
+        }
+
+        fn opening(&self, head: Link) -> Opening {
+            use age::secrecy::ExposeSecret as _;
+            let identity = self.keyring.current().to_line().expose_secret().to_owned();
+            Opening { identity, head, keys: Hash([1; 32]), recipients: None, host: "host".into() }
+        }
+
+        fn unlock(&mut self, head: Link, sealed: &[u8]) -> Result<Extracted> {
+            let opening = self.opening(head);
+            self.keeper.unlock(opening, sealed, Limits::default())
+        }
+
+        /// As the host does: the newest commit, and its generation.
+        fn collect(&self) -> (Link, Vec<u8>) {
+            self.keeper.freeze().unwrap();
+            let state = self.spool().load().unwrap();
+            let tip = state.tip.unwrap();
+            let generation = state.outbox.last().unwrap().commit.body.generation;
+            let bytes = self.spool().object(Object::Generation, &generation, 1 << 20).unwrap();
+            self.keeper.collected(tip.n).unwrap();
+            (tip, bytes)
+        }
+    }
+
+    fn number(saved: Saved) -> u64 {
+        match saved {
+            Saved::Made { n, .. } => n,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_saved_is_what_comes_back() {
+        let mut pod = Pod::new();
+        pod.begin(&["token", ".aws/config"]);
+        assert_eq!(pod.read("token").as_deref(), Some("token"));
+        assert_eq!(pod.keeper.save(false, TIME).unwrap(), Saved::Unchanged);
+        pod.write("token", "new");
+        assert_eq!(number(pod.keeper.save(false, TIME).unwrap()), 2);
+        // Not yet final: the same number again.
+        pod.write("more/deep", "x");
+        assert_eq!(number(pod.keeper.save(false, TIME).unwrap()), 2);
+        pod.keeper.freeze().unwrap();
+        pod.write("token", "newer");
+        assert_eq!(number(pod.keeper.lock(false, TIME).unwrap()), 3);
+        assert_eq!((pod.read("token"), pod.keeper.vault()), (None, None));
+        assert_eq!(fs::read_dir(pod.at("memory")).unwrap().count(), 1);
+
+        let (head, sealed) = pod.collect();
+        assert_eq!(head.n, 3);
+        assert_eq!(pod.spool().load().unwrap().outbox, []);
+        assert_eq!(fs::read_dir(pod.at("spool/gen")).unwrap().count(), 0);
+        pod.unlock(head, &sealed).unwrap();
+        assert_eq!(
+            (pod.read("token").as_deref(), pod.read("more/deep").as_deref()),
+            (Some("newer"), Some("x"))
+        );
+        assert_eq!(pod.keeper.save(false, TIME).unwrap(), Saved::Unchanged);
+    }
+
+    #[test]
+    fn a_locked_vault_saves_nothing_and_an_open_one_is_not_opened_again() {
+        let mut pod = Pod::new();
+        assert_eq!(pod.keeper.save(false, TIME).unwrap_err().kind(), Kind::Locked);
+        assert_eq!(pod.keeper.lock(false, TIME).unwrap_err().kind(), Kind::Locked);
+        pod.begin(&["token"]);
+        pod.write("token", "new");
+        pod.keeper.save(false, TIME).unwrap();
+        let (head, sealed) = pod.collect();
+        pod.write("token", "newest");
+        assert_eq!(pod.unlock(head, &sealed).unwrap_err().kind(), Kind::Locked);
+        assert_eq!(pod.read("token").as_deref(), Some("newest"));
+    }
+
+    #[test]
+    fn what_is_not_what_it_says_opens_nothing() {
+        let mut pod = Pod::new();
+        pod.begin(&["token"]);
+        pod.write("token", "new");
+        pod.keeper.lock(false, TIME).unwrap();
+        let (head, sealed) = pod.collect();
+        let stranger = Link { vk: super::super::id::SignerId([1; 32]), ..head };
+        assert_eq!(pod.unlock(stranger, &sealed).unwrap_err().kind(), Kind::Integrity);
+        assert_eq!(pod.unlock(head, &sealed[..sealed.len() - 1]).unwrap_err().kind(), Kind::Integrity);
+        let mut names: Vec<_> =
+            fs::read_dir(pod.at("memory")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.retain(|name| name != "open");
+        assert!(names.is_empty(), "{names:?}");
+        pod.unlock(head, &sealed).unwrap();
+    }
+
+    #[test]
+    fn what_was_not_collected_is_not_opened_over() {
+        let mut pod = Pod::new();
+        pod.begin(&["token"]);
+        let begin = pod.spool().load().unwrap().tip.unwrap();
+        pod.write("token", "new");
+        pod.keeper.lock(false, TIME).unwrap();
+        let generation = pod.spool().load().unwrap().outbox[0].commit.body.generation;
+        let sealed = pod.spool().object(Object::Generation, &generation, 1 << 20).unwrap();
+        assert_eq!(pod.unlock(begin, &sealed).unwrap_err().kind(), Kind::Conflict);
+        assert_eq!(pod.spool().load().unwrap().outbox.len(), 1);
+    }
+
+    #[test]
+    fn a_save_that_looks_wrong_is_held_once() {
+        let mut pod = Pod::new();
+        pod.begin(&["a", "b", "c", "d"]);
+        for name in ["a", "b", "c"] {
+            fs::remove_file(pod.keeper.tree().join(name)).unwrap();
+        }
+        for _ in 0..2 {
+            let Saved::Held { why } = pod.keeper.save(false, TIME).unwrap() else { panic!("not held") };
+            assert_eq!(why, "it has 1 of 4 files");
+            let held = pod.spool().held().unwrap();
+            assert_eq!((held.len(), pod.spool().load().unwrap().outbox.len()), (1, 0));
+            // Its generation stays.
+            pod.keeper.collected(9).unwrap();
+            assert!(pod.spool().has(Object::Generation, &held[0].body.generation));
+        }
+        assert_eq!(number(pod.keeper.save(true, TIME).unwrap()), 2);
+    }
+
+    #[test]
+    fn the_home_leads_into_the_vault_where_it_has_nothing_itself() {
+        let mut pod = Pod::new();
+        fs::create_dir(pod.at("home/.kube")).unwrap();
+        pod.begin(&[".aws/config", ".kube/config", "x", "y", "z"]);
+        assert_eq!(fs::read_to_string(pod.at("home/.aws/config")).unwrap(), ".aws/config");
+        assert!(fs::read_dir(pod.at("home/.kube")).unwrap().next().is_none());
+        pod.write("x", "changed");
+        pod.keeper.lock(false, TIME).unwrap();
+        // A tool that writes meanwhile fails on nothing, and what it wrote is not lost.
+        assert!(fs::read_dir(pod.at("home/.aws")).unwrap().next().is_none());
+        fs::write(pod.at("home/.aws/late"), "late").unwrap();
+        fs::write(pod.at("home/.aws/config"), "of a locked time").unwrap();
+        let (head, sealed) = pod.collect();
+        pod.unlock(head, &sealed).unwrap();
+        assert_eq!(fs::read_to_string(pod.at("home/.aws/late")).unwrap(), "late");
+        assert_eq!(fs::read_to_string(pod.at("home/.aws/config")).unwrap(), ".aws/config");
+        assert_eq!(number(pod.keeper.save(false, TIME).unwrap()), 3);
+    }
+}
