@@ -59,7 +59,7 @@ ensure_registry() {
     if [[ ! -x $tools/usr/bin/docker-registry ]]; then
         echo 'unpacking docker-registry' >&2
         need_root_or_sudo || return
-        rm -rf "$tools"
+        rm -rf "${tools:?}/usr"
         mkdir -p "$tools"
         local get=(apt-get -qq -o APT::Sandbox::User=root download docker-registry)
         (
@@ -68,6 +68,22 @@ ensure_registry() {
                 dpkg -x docker-registry_*.deb . && rm docker-registry_*.deb
         ) || setup_fail 'cannot fetch docker-registry' 'see what apt says above' || return
     fi
+}
+
+# The S3 servers for the tests, in a directory of their own: nothing of the user's Python is touched.
+ensure_s3_servers() {
+    local servers=$PWD/target/tools/s3 wanted=scripts/s3-servers.txt
+    cmp -s "$wanted" "$servers/installed" && return
+    need_tools python3:python3 setpriv:util-linux unshare:util-linux || return
+    python3 -c 'import ensurepip' 2>/dev/null || apt_install python3-venv || return
+    echo 'installing the S3 servers' >&2
+    rm -rf "$servers"
+    # Their dependencies are listed, too: what is not listed is not needed for S3.
+    python3 -m venv "$servers" &&
+        "$servers/bin/pip" --quiet --disable-pip-version-check install \
+            --no-deps --only-binary=:all: --require-hashes --requirement "$wanted" >&2 ||
+        setup_fail 'cannot install the S3 servers' 'see what pip says above, and whether its index is in reach' || return
+    cp "$wanted" "$servers/installed"
 }
 
 # Cargo of at least the `rust-version` of ./Cargo.toml, and a linker.

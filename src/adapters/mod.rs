@@ -6,5 +6,6 @@ pub mod files;
 pub mod idmap;
 pub mod registry;
 pub mod state;
+pub mod store;
 pub mod sys;
 pub mod terminal;

@@ -52,7 +52,8 @@ pub trait Store: Send + Sync {
         body: &'a mut (dyn Read + Send),
     ) -> BoxFuture<'a, Result<()>>;
 
-    /// Creates a small object if its key is free: one request, never repeated in here.
+    /// Creates a small object if its key is free: one request, never repeated in here. An error means that it was not
+    /// made, for whatever was not even tried.
     fn create<'a>(&'a self, key: &'a str, bytes: &'a [u8]) -> BoxFuture<'a, Result<Created>>;
 
     /// Copies an object of at most `limit` bytes; its size, or `None` where the store says that it has none.
