@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::de::{DeTable, DeValue};
 
+use crate::adapters::store::StoreSettings;
 use crate::env;
 use crate::error::{Error, Kind, Result, nearest};
 use crate::pod::ownership::OwnershipChoice;
@@ -23,6 +24,8 @@ pub struct UserConfig {
     pub engine: Option<String>,
     /// What concerns `attach`.
     pub attach: AttachConfig,
+    /// Where the vault's store is.
+    pub vault: Option<StoreSettings>,
 }
 
 /// The table `[attach]`.
@@ -60,7 +63,17 @@ pub struct PodConfig {
     pub memory: Option<i64>,
 }
 
-const USER_KEYS: &[&str] = &["engine", "attach", "attach.detach"];
+const USER_KEYS: &[&str] = &[
+    "engine",
+    "attach",
+    "attach.detach",
+    "vault",
+    "vault.address",
+    "vault.endpoint",
+    "vault.region",
+    "vault.profile",
+    "vault.path_style",
+];
 const PROJECT_KEYS: &[&str] =
     &["vertical", "pod", "pod.image", "pod.ownership", "pod.env", "pod.env.*", "pod.network", "pod.memory"];
 

@@ -22,6 +22,10 @@ pub const XDG_RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
 pub const XDG_STATE_HOME: &str = "XDG_STATE_HOME";
 /// The user's directory of configuration.
 pub const XDG_CONFIG_HOME: &str = "XDG_CONFIG_HOME";
+/// Where the vault's store is by default, instead of `$XDG_DATA_HOME/tazpod`.
+pub const TAZPOD_DATA_DIR: &str = "TAZPOD_DATA_DIR";
+/// The user's directory of data.
+pub const XDG_DATA_HOME: &str = "XDG_DATA_HOME";
 /// The user's home.
 pub const HOME: &str = "HOME";
 /// Switches colour off, <https://no-color.org>.

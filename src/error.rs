@@ -52,6 +52,27 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// The class of an exit code; [`Kind::Failure`] where it is none of ours.
+    pub fn of_exit_code(code: u8) -> Kind {
+        use Kind::*;
+        let all = [
+            Usage,
+            Config,
+            Engine,
+            Image,
+            NoSuchPod,
+            Locked,
+            Passphrase,
+            Conflict,
+            Integrity,
+            Store,
+            Interrupted,
+        ];
+        all.into_iter().find(|kind| kind.exit_code() == code).unwrap_or(Failure)
+    }
+}
+
 /// An error with its class, its cause and advice.
 #[derive(Debug)]
 pub struct Error {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::files;
 use crate::env;
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::pod::spec::Transport;
+use crate::pod::spec::{Transport, VAULT_SPOOL};
 
 /// How long to wait for another tazpod that works on the same pod.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(300);
@@ -39,6 +39,11 @@ impl StateDir {
     /// The directory of one pod, which may not exist.
     pub fn pod(&self, name: &str) -> PodDir {
         PodDir { path: self.0.join("pods").join(name), name: name.to_owned() }
+    }
+
+    /// The directory of a vault's local copy, which may not exist.
+    pub fn vault(&self, name: &str) -> PathBuf {
+        self.0.join("vaults").join(name)
     }
 
     /// The file for the log of one piece of work, in a directory that then exists.
@@ -142,6 +147,16 @@ impl PodDir {
         self.path.join("run")
     }
 
+    /// Where the agent leaves saves of the vault.
+    pub fn spool(&self) -> PathBuf {
+        self.run().join(VAULT_SPOOL)
+    }
+
+    /// The name of the vault that was opened in the pod last, as a file.
+    pub fn vault_name(&self) -> PathBuf {
+        self.path.join("vault")
+    }
+
     /// The agent's socket.
     pub fn socket(&self) -> PathBuf {
         self.run().join("agent.sock")
@@ -204,6 +219,8 @@ impl PodDir {
             _ => {}
         }
         files::make_directory(&run, run_mode)?;
+        // Saves of the vault that wait to be collected. There may be none.
+        let _ = fs::rename(old.join(VAULT_SPOOL), run.join(VAULT_SPOOL));
         // What the pod's user left there may not be ours to remove; it is in nobody's way.
         let _ = fs::remove_dir_all(&old);
         Ok(())

@@ -1,6 +1,7 @@
 //! The terminal of the caller: raw mode, size, type, and streams that block.
 
 use std::cell::RefCell;
+use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,13 +9,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use age::secrecy::SecretString;
 use base64::Engine as _;
 use bytes::Bytes;
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::sync::{mpsc, oneshot};
+use zeroize::Zeroizing;
 
 use crate::env;
 use crate::error::{Error, Kind, Result};
+
+/// A secret that is typed is not longer, in bytes.
+const SECRET_LIMIT: usize = 1024;
 
 /// Entries larger than this are not terminfo's (term(5): 32 KiB).
 const TERMINFO_LIMIT: u64 = 32 * 1024;
@@ -22,6 +28,70 @@ const TERMINFO_LIMIT: u64 = 32 * 1024;
 /// Whether both ends of a conversation, stdin and stdout, are a terminal.
 pub fn is_interactive() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
+}
+
+/// Asks for something that the screen must not show, on the controlling terminal. What was typed before is dropped.
+///
+/// # Errors
+/// [`Kind::Usage`] where there is no terminal; [`Kind::Interrupted`] where the input ends.
+pub async fn ask_secret(prompt: &str) -> Result<SecretString> {
+    let no_terminal = |source| {
+        Error::new(Kind::Usage, "there is no terminal to ask for the passphrase on")
+            .with_source(source)
+            .hint("`--passphrase-fd FD` reads it from a file descriptor")
+    };
+    let terminal = File::options().read(true).write(true).open("/dev/tty").map_err(no_terminal)?;
+    let silent = Silent::new(terminal.try_clone().map_err(no_terminal)?).map_err(no_terminal)?;
+    (&terminal).write_all(prompt.as_bytes()).map_err(no_terminal)?;
+    // A thread of its own: a signal drops the guard, and thereby shows again what is typed.
+    let (done, line) = oneshot::channel();
+    thread::spawn(move || {
+        let mut text = Zeroizing::new(Vec::with_capacity(SECRET_LIMIT));
+        let mut byte = [0];
+        let read = loop {
+            match (&terminal).read(&mut byte) {
+                Ok(0) => break Ok(false),
+                Ok(_) if byte == *b"\n" => break Ok(true),
+                Ok(_) if text.len() < SECRET_LIMIT => text.extend(byte),
+                Ok(_) => {}
+                Err(source) if source.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => break Err(source),
+            }
+        };
+        // Whoever asked may have gone.
+        let _ = done.send(read.map(|whole| whole.then_some(text)));
+    });
+    let line = line.await.map_err(|_| Error::interrupted())?;
+    drop(silent);
+    let text = line.map_err(no_terminal)?.ok_or_else(Error::interrupted)?;
+    let text = std::str::from_utf8(&text)
+        .map_err(|source| Error::new(Kind::Usage, "what was typed is not UTF-8").with_source(source))?;
+    Ok(SecretString::from(text))
+}
+
+/// A terminal that does not show what is typed, until dropped.
+struct Silent {
+    terminal: File,
+    saved: Termios,
+}
+
+impl Silent {
+    fn new(terminal: File) -> io::Result<Silent> {
+        let saved = tcgetattr(&terminal)?;
+        let mut silent = saved.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        // What was typed before the question is no answer.
+        tcsetattr(&terminal, OptionalActions::Flush, &silent)?;
+        Ok(Silent { terminal, saved })
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        // A terminal that is gone needs no restoring. The newline was not shown either.
+        let _ = self.terminal.write_all(b"\n");
+        let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.saved);
+    }
 }
 
 /// The terminal in raw mode, until dropped.

@@ -13,6 +13,7 @@ mod server;
 mod session;
 mod sftp;
 mod user;
+pub mod vault;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -31,6 +32,7 @@ use boot::Boot;
 use reaper::Reaper;
 use session::Sessions;
 use user::User;
+use vault::Vault;
 
 /// How long processes get between SIGTERM and SIGKILL; less than the engine's own grace.
 const STOP_GRACE: Duration = Duration::from_secs(7);
@@ -41,6 +43,7 @@ pub(crate) struct Agent {
     user: User,
     reaper: Arc<Reaper>,
     sessions: Sessions,
+    vault: Vault,
 }
 
 /// Runs as PID 1 until SIGTERM; returns the exit code.
@@ -59,14 +62,19 @@ pub async fn run() -> Result<u8> {
     let reaper = Reaper::start()?;
     let user = User::current();
     let listener = listen(&directory.join("agent.sock"))?;
-    let agent = Arc::new(Agent { boot, user, reaper: Arc::clone(&reaper), sessions: Sessions::default() });
+    let vault = Vault::new(user.home.clone());
+    let sessions = Sessions::default();
+    let agent = Arc::new(Agent { boot, user, reaper: Arc::clone(&reaper), sessions, vault: vault.clone() });
+    tokio::spawn(vault.clone().save_now_and_then());
     tokio::select! {
         result = server::serve(listener, Arc::clone(&agent)) => result?,
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
     agent.sessions.hang_up();
-    stop_everything(&reaper).await;
+    // Once at once, in case the engine's patience ends first; once more when nobody writes any more.
+    let (_, ()) = tokio::join!(vault.save(false), stop_everything(&reaper));
+    vault.close().await;
     Ok(0)
 }
 

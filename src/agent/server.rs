@@ -24,7 +24,7 @@ use super::command::{self, Request};
 use super::forward::{self, Listeners};
 use super::pty::Size;
 use super::session::{Attachment, Event, Sessions};
-use super::{control, sftp};
+use super::{control, sftp, vault};
 use crate::adapters::terminal::terminfo_path;
 use crate::env;
 use crate::error::{Context as _, Kind, Result};
@@ -265,7 +265,7 @@ impl Handler for Connection {
         name: &str,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        if matches!(name, "sftp" | control::SUBSYSTEM) {
+        if matches!(name, "sftp" | control::SUBSYSTEM | vault::SUBSYSTEM) {
             session.channel_success(channel)
         } else {
             session.channel_failure(channel)
@@ -380,6 +380,9 @@ async fn serve_subsystem(
         let _ = handle.eof(id).await;
         let _ = handle.close(id).await;
         return Ok(());
+    }
+    if name == vault::SUBSYSTEM {
+        return vault::serve(&agent.vault, channel).await;
     }
     let mut request = Vec::new();
     loop {

@@ -2,6 +2,7 @@ use super::stop::{self, Found};
 use crate::context::Context;
 use crate::error::Result;
 use crate::pod::target::PodArgs;
+use crate::pod::vault;
 
 /// Stop a pod and remove it, with everything in it outside /workspace.
 #[derive(Debug, clap::Args)]
@@ -23,6 +24,8 @@ impl Args {
                 engine.stop(&summary.name, stop::GRACE).await?;
                 engine.remove(&summary.name).await?;
             }
+            // What the pod has saved of the vault outlives it.
+            vault::collect_from(context, &pod).await?;
             pod.remove()?;
             context.ui.status(format!("removed {}", pod.name()));
         }

@@ -6,6 +6,7 @@ use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::pod::spec::label;
 use crate::pod::target::PodArgs;
+use crate::pod::vault;
 
 /// Between SIGTERM and SIGKILL.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -25,6 +26,7 @@ impl Args {
             let _lock = lock(context, &pod).await?;
             let _step = context.ui.step(format!("stopping {}", pod.name()));
             engine.stop(&summary.name, GRACE).await?;
+            vault::collect_from(context, &pod).await?;
             context.ui.status(format!("stopped {}", pod.name()));
         }
         Ok(())

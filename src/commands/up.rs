@@ -19,7 +19,7 @@ use crate::link::Link;
 use crate::pod::name::pod_name;
 use crate::pod::ownership::OwnershipChoice;
 use crate::pod::spec::{Difference, Spec, Transport, differences, label};
-use crate::pod::{launch, workspace};
+use crate::pod::{launch, vault, workspace};
 
 /// Bring up this workspace's pod and enter it.
 ///
@@ -181,6 +181,7 @@ impl Args {
                     context.ui.status(format!("removing {}", found.name));
                     engine.stop(&found.name, crate::commands::stop::GRACE).await?;
                     engine.remove(&found.name).await?;
+                    vault::collect_from(context, pod).await?;
                     pod.remove()?;
                 } else if let Some((_, labels)) = engine.container(&spec.name).await? {
                     let whose = if labels.contains_key(label::WORKSPACE) {

@@ -13,17 +13,22 @@ use russh::client::{self, Handle, Msg};
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
 use russh::{Channel, ChannelMsg, Preferred, SshId, cipher, kex};
+use tokio::io::AsyncWriteExt as _;
 
 use crate::adapters::engine::Engine;
 use crate::adapters::files;
 use crate::adapters::state::{LinkRecord, PodDir};
 use crate::agent::control::{self, Answer};
+use crate::agent::vault;
 use crate::error::{Context as _, Error, Kind, Result};
 pub use stream::LinkStream;
 pub use unblocked::Unblocked;
 
 /// How long the agent may take to answer the handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How much of a sealed generation is read at a time, in bytes.
+const SEALED_PIECE: usize = 256 << 10;
 
 /// AES-256-GCM first: the default of both ends, ChaCha20, carries half as much here. Never `none`.
 pub fn preferred_algorithms() -> Preferred {
@@ -164,6 +169,51 @@ impl Link {
     /// Where the connection is gone.
     pub async fn channel(&self) -> Result<Channel<Msg>> {
         self.handle.channel_open_session().await.map_err(lost)
+    }
+
+    /// Asks the keeper of the pod's vault; what `sealed` gives follows the request.
+    ///
+    /// # Errors
+    /// What the agent refused; where the connection is gone.
+    pub async fn vault(
+        &self,
+        request: &vault::Request,
+        mut sealed: Option<&mut (dyn std::io::Read + Send)>,
+    ) -> Result<vault::Answer> {
+        let mut channel = self.channel().await?;
+        channel.request_subsystem(false, vault::SUBSYSTEM).await.map_err(lost)?;
+        let mut line = serde_json::to_vec(request).context(Kind::Failure, || "cannot write a request")?;
+        line.push(b'\n');
+        channel.data_bytes(line).await.map_err(lost)?;
+        let mut writer = channel.make_writer();
+        let mut sending = true;
+        if let Some(sealed) = &mut sealed {
+            let mut buffer = vec![0; SEALED_PIECE];
+            while sending {
+                let count = sealed.read(&mut buffer).context(Kind::Failure, || "cannot read the vault")?;
+                let piece = buffer.get(..count).unwrap_or_default();
+                // An agent that has refused takes no more: what it says is to be read below.
+                sending = count > 0 && writer.write_all(piece).await.is_ok();
+            }
+        }
+        drop(writer);
+        let _ = channel.eof().await;
+        let mut answer = Vec::new();
+        while let Some(message) = channel.wait().await {
+            if let ChannelMsg::Data { data } = message {
+                answer.extend_from_slice(&data);
+            }
+        }
+        let answer = serde_json::from_slice(&answer).context(Kind::Failure, || {
+            "the agent does not answer about the vault; `tazpod up --recreate` brings this version's agent"
+        })?;
+        match answer {
+            vault::Answer::Refused { code, message, hints } => {
+                let error = Error::new(Kind::of_exit_code(code), message);
+                Err(hints.into_iter().fold(error, Error::hint))
+            }
+            answer => Ok(answer),
+        }
     }
 
     /// Asks the agent about itself.

@@ -6,4 +6,5 @@ pub mod ownership;
 pub mod spec;
 pub mod target;
 mod users;
+pub mod vault;
 pub mod workspace;

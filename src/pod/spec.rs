@@ -32,6 +32,10 @@ pub mod label {
 pub const WORKSPACE: &str = "/workspace";
 /// Where the pod's directory of the host's state appears in the pod.
 pub const RUN: &str = "/run/tazpod";
+/// A tmpfs of the pod: where the vault is, while it is open.
+pub const VAULT_MEMORY: &str = "/run/vault";
+/// Where saves of the vault wait for the host, below [`RUN`].
+pub const VAULT_SPOOL: &str = "vault";
 /// Where the agent's binary is mounted into images that do not carry it.
 pub const AGENT_MOUNT: &str = "/usr/local/bin/tazpod";
 

@@ -5,6 +5,10 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
+use rustix::fs::{Dir, Mode, OFlags};
+
+use super::tree::Root;
+
 /// A file that is being written.
 pub trait NewFile: Write + Send {
     /// What was written survives a crash; the name does once its directory is synced.
@@ -46,6 +50,61 @@ impl RealDisk {
     pub const PRIVATE: RealDisk = RealDisk { file_mode: 0o600, directory_mode: 0o700 };
     /// What it makes others can read, and remove: a directory above keeps out who is not meant.
     pub const SHARED: RealDisk = RealDisk { file_mode: 0o644, directory_mode: 0o777 };
+}
+
+/// A directory that somebody else writes: no link in it is followed, nothing but regular files is read, nothing is changed.
+#[derive(Debug)]
+pub struct ReadOnly(pub Root);
+
+impl ReadOnly {
+    fn file(&self, path: &Path) -> io::Result<File> {
+        // Without waiting for whoever has the other end of a FIFO.
+        let file = File::from(self.0.at(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?);
+        if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
+    }
+}
+
+impl Disk for ReadOnly {
+    fn create(&self, _: &Path) -> io::Result<Box<dyn NewFile + '_>> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Read + Send + '_>> {
+        Ok(Box::new(self.file(path)?))
+    }
+
+    fn size(&self, path: &Path) -> io::Result<u64> {
+        self.file(path)?.metadata().map(|found| found.len())
+    }
+
+    fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn remove(&self, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        let directory = match self.0.at(directory, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()) {
+            Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            directory => directory?,
+        };
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&directory)? {
+            names.extend(entry?.file_name().to_str().ok().map(str::to_owned));
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn make_directory(&self, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn sync_directory(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl NewFile for File {

@@ -275,6 +275,18 @@ impl Keeper {
         Ok(Saved::Made { n: commit.body.n, files, bytes, skipped })
     }
 
+    /// The open tree as it is now; nothing where none is open.
+    ///
+    /// # Errors
+    /// Where it cannot be listed.
+    pub fn look(&self) -> Result<Tree> {
+        if self.open.is_none() {
+            return Ok(Tree::default());
+        }
+        let tree = self.tree();
+        Tree::scan(&root(&tree)?).map_err(|source| Error::io("read", &tree, source))
+    }
+
     /// The commits that wait become final: the next save follows them. The host collects them then.
     ///
     /// # Errors

@@ -199,6 +199,7 @@ impl<'d> Local<'d> {
     /// # Errors
     /// Where it cannot be removed.
     pub fn dequeue(&self, n: u64) -> Result<()> {
+        self.make(OUTBOX)?;
         // The commit first: a marker without one means nothing, a commit without its marker could be replaced.
         for name in [format!("{OUTBOX}/{n:010}"), format!("{OUTBOX}/{n:010}{ATTEMPTED}")] {
             self.disk

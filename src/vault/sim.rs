@@ -1,6 +1,6 @@
 //! A disk and a store that fail on purpose, for tests of what survives.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -61,6 +61,7 @@ struct Names {
     next: u64,
     now: BTreeMap<PathBuf, u64>,
     synced: BTreeMap<PathBuf, u64>,
+    directories: BTreeSet<PathBuf>,
 }
 
 /// A disk that forgets what was not synced.
@@ -137,6 +138,9 @@ impl Disk for SimDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile + '_>> {
         self.power.step()?;
         let mut names = self.lock();
+        if !path.parent().is_some_and(|directory| names.directories.contains(directory)) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         names.next += 1;
         let id = names.next;
         names.files.insert(id, File::default());
@@ -177,14 +181,19 @@ impl Disk for SimDisk {
         Ok(inside.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect())
     }
 
-    fn make_directory(&self, _: &Path) -> io::Result<()> {
-        self.power.step()
+    fn make_directory(&self, path: &Path) -> io::Result<()> {
+        self.power.step()?;
+        self.lock().directories.extend(path.ancestors().map(Path::to_owned));
+        Ok(())
     }
 
     fn sync_directory(&self, directory: &Path) -> io::Result<()> {
         self.power.step()?;
         let mut names = self.lock();
         let names = &mut *names;
+        if !names.directories.contains(directory) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         names.synced.retain(|path, _| path.parent() != Some(directory));
         let inside = names.now.iter().filter(|(path, _)| path.parent() == Some(directory));
         names.synced.extend(inside.map(|(path, id)| (path.clone(), *id)));

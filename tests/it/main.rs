@@ -17,3 +17,4 @@ mod rig;
 mod session;
 mod ssh;
 mod terminal;
+mod vault;

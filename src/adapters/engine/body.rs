@@ -8,7 +8,7 @@ use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType};
 use super::Image;
 use crate::env;
 use crate::pod::ownership::{EngineTraits, Ownership};
-use crate::pod::spec::{AGENT_MOUNT, AgentSource, RUN, Spec, Transport, label};
+use crate::pod::spec::{AGENT_MOUNT, AgentSource, RUN, Spec, Transport, VAULT_MEMORY, label};
 
 /// What a pod may do beyond an ordinary process: with these, `sudo apt install` works. Reasons: `docs/security.md`.
 pub const CAPABILITIES: [&str; 9] =
@@ -19,6 +19,9 @@ pub const STOP_GRACE_SECONDS: i64 = 10;
 
 /// A mountpoint under which nothing can be written, by anyone: what is under a mount that went missing.
 const SEALED_MOUNTPOINT: &str = "ro,mode=0000,size=4k,nosuid,nodev,noexec";
+
+/// Of the memory for the open vault.
+const VAULT_OPTIONS: &str = "nosuid,nodev,noexec";
 
 /// Whether every engine binds a path as it is: Podman turns mounts into CSV on the way.
 pub fn can_spell(path: &Path) -> bool {
@@ -81,6 +84,14 @@ pub fn container(
 fn host_config(spec: &Spec, sources: &[PathBuf], traits: EngineTraits) -> HostConfig {
     let mut mounts = Vec::new();
     let mut tmpfs = HashMap::new();
+    let user = spec.user();
+    // The user's own: at a second start runc gives a tmpfs the permissions that its mountpoint had before, 0755. Podman
+    // would also copy what the image has there, which is on disk.
+    let options = match traits.podman {
+        true => "mode=0700,U,notmpcopyup".to_owned(),
+        false => format!("mode=0700,uid={},gid={}", user.uid, user.gid),
+    };
+    tmpfs.insert(VAULT_MEMORY.to_owned(), format!("{options},{VAULT_OPTIONS}"));
     for (share, source) in spec.shares.iter().zip(sources) {
         let target = share.target.to_string_lossy().into_owned();
         if matches!(spec.ownership, Ownership::Idmap(_)) {

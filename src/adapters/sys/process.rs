@@ -1,7 +1,8 @@
 //! Children in sessions of their own, and pseudo-terminals.
 
+use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -43,4 +44,19 @@ pub fn open_pty() -> io::Result<(OwnedFd, OwnedFd)> {
     unlockpt(&controller)?;
     let terminal = ioctl_tiocgptpeer(&controller, flags)?;
     Ok((controller, terminal))
+}
+
+/// A copy of a descriptor that this process was started with.
+///
+/// # Errors
+/// `EBADF` where there is none of this number.
+pub fn inherited(descriptor: u32) -> io::Result<File> {
+    let number = i32::try_from(descriptor).map_err(|_| io::ErrorKind::InvalidInput)?;
+    if number < 0 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: it is borrowed for one call, which fails where nothing is open under this number. What it is a copy of
+    // stays as it was.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    borrowed.try_clone_to_owned().map(File::from)
 }

@@ -1,0 +1,84 @@
+use super::passphrase::{self, PassphraseArgs};
+use crate::agent::vault::now;
+use crate::context::Context;
+use crate::error::{Error, Kind, Result};
+use crate::pod::vault::Vault;
+use crate::vault::archive;
+use crate::vault::commit::{Commit, Draft, Reason};
+use crate::vault::id::VaultId;
+use crate::vault::key::Keyring;
+use crate::vault::local::{Local, Object};
+use crate::vault::sync::{self, Stopped};
+use crate::vault::tree::{Root, Tree};
+
+/// Make a new, empty vault, in the store and on this machine.
+///
+/// Its passphrase opens it, and nothing else does: write it down, and keep `tazpod vault card` beside it.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+    /// Take a passphrase that is easy to guess.
+    #[arg(long)]
+    weak: bool,
+}
+
+impl Args {
+    /// Makes it.
+    pub async fn run(self, context: &Context) -> Result<()> {
+        let vault = Vault::open(context).await?;
+        let _lock = passphrase::lock(context).await?;
+        if let Some(tip) = vault.local().load()?.tip {
+            return Err(Error::new(
+                Kind::Conflict,
+                format!("this machine has a vault already: {}", tip.vault),
+            )
+            .hint("`tazpod vault status` shows it; `tazpod vault push` ends an init that was interrupted"));
+        }
+        vault.make_directory().await?;
+        let passphrase = self.passphrase.choose(self.weak).await?;
+        let id = VaultId::random().map_err(|source| {
+            Error::new(Kind::Failure, "the system has no randomness").with_source(source)
+        })?;
+        let keyring = Keyring::generate(id)?;
+        let first = first(&vault.local(), &keyring, keyring.wrap(&passphrase)?)?;
+        vault.local().enqueue(&first)?;
+        let step = context.ui.step(format!("pushing to {}", vault.store.describe()));
+        let pushed = sync::push(&vault.local(), &*vault.store).await;
+        drop(step);
+        if let Err(Stopped::Fork(_)) = &pushed {
+            // Empty as it is, nobody needs it: the other one counts.
+            vault.local().dequeue(1)?;
+        }
+        pushed?;
+        context.ui.status(format!("made the vault {id} in {}", vault.store.describe()));
+        context.ui.status(format!("fingerprint: {}", first.fingerprint()));
+        context.ui.hint(
+            "print `tazpod vault card` and keep it with the passphrase; `tazpod vault unlock` opens it",
+        );
+        Ok(())
+    }
+}
+
+/// The commit of an empty tree.
+fn first(local: &Local<'_>, keyring: &Keyring, wrapped: Vec<u8>) -> Result<Commit> {
+    let failed = |source| Error::new(Kind::Failure, "cannot write the vault").with_source(source);
+    let mut incoming = local.incoming(Object::Keys)?;
+    std::io::Write::write_all(&mut incoming, &wrapped).map_err(failed)?;
+    let (keys, _) = incoming.finish(None)?;
+    let mut incoming = local.incoming(Object::Generation)?;
+    let root = Root::open("/".as_ref()).map_err(failed)?;
+    archive::seal(&root, &Tree::default(), &keyring.current().recipient(), &mut incoming)?;
+    let (generation, size) = incoming.finish(None)?;
+    let draft = Draft {
+        generation,
+        size,
+        keys,
+        recipients: None,
+        kind: Reason::Init,
+        second_parent: None,
+        host: passphrase::host_name(),
+        time: now(),
+    };
+    Commit::write(keyring.vault(), None, draft, &keyring.current().signer(&keyring.vault())?, None)
+}

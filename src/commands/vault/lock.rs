@@ -1,0 +1,48 @@
+use super::passphrase;
+use crate::agent::vault::{Answer, Request};
+use crate::context::Context;
+use crate::error::Result;
+use crate::pod::target::PodArgs;
+use crate::pod::vault::{self, Vault};
+use crate::vault::sync;
+
+/// Save the vault, push it, and take it out of the pod's RAM.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pod: PodArgs,
+    /// Make what is in the pod current even if it looks wrong, as with most files gone.
+    #[arg(long)]
+    force: bool,
+    /// Leave what is saved on this machine.
+    #[arg(long)]
+    no_push: bool,
+}
+
+impl Args {
+    /// Locks it.
+    pub async fn run(self, context: &Context) -> Result<()> {
+        let (pod, link) = super::reach(context, &self.pod).await?;
+        let vault = Vault::open(context).await?;
+        let _lock = passphrase::lock(context).await?;
+        let step = context.ui.step("locking the vault");
+        let answer = link.vault(&Request::Lock { force: self.force }, None).await?;
+        drop(step);
+        let Answer::Locked { saved, holders } = answer else { return Err(vault::unexpected(&answer)) };
+        vault.collect(context, &pod, Some(&link)).await?;
+        for (name, pid) in holders {
+            context.ui.warn(format!(
+                "`{name}` ({pid} in the pod) still has files of the vault open, or works in its directory"
+            ));
+        }
+        context.ui.status(format!("the vault is locked in `{}`", pod.name()));
+        super::report(context, &saved)?;
+        if self.no_push {
+            return Ok(());
+        }
+        let _step = context.ui.step(format!("pushing to {}", vault.store.describe()));
+        let pushed = sync::push(&vault.local(), &*vault.store).await?;
+        pushed.numbers.iter().for_each(|n| context.ui.status(format!("pushed commit {n}")));
+        Ok(())
+    }
+}

@@ -1,0 +1,103 @@
+//! What commands share that need the passphrase. It never leaves this machine's memory.
+
+use std::fs::File;
+use std::io::Read as _;
+
+use age::secrecy::{ExposeSecret as _, SecretString};
+use zeroize::Zeroizing;
+
+use crate::adapters::sys::process;
+use crate::adapters::terminal;
+use crate::context::Context;
+use crate::error::{Error, Kind, Result};
+use crate::pod::vault::Vault;
+use crate::vault::commit::Commit;
+use crate::vault::key::{Keyring, NotOpened};
+
+/// How often a passphrase may be typed wrong.
+const TRIES: u32 = 3;
+/// A passphrase that was chosen has at least so many characters.
+const SHORTEST: usize = 12;
+/// A passphrase is not longer, in bytes.
+const LONGEST: u64 = 4096;
+
+/// Where the passphrase comes from.
+#[derive(Debug, clap::Args)]
+pub struct PassphraseArgs {
+    /// Read the passphrase from this file descriptor, up to its end or a newline, instead of the terminal.
+    #[arg(long, value_name = "FD")]
+    passphrase_fd: Option<u32>,
+}
+
+impl PassphraseArgs {
+    /// A new passphrase, typed twice.
+    pub async fn choose(&self, weak: bool) -> Result<SecretString> {
+        let passphrase = match self.passphrase_fd {
+            Some(descriptor) => read(descriptor)?,
+            None => {
+                let passphrase = terminal::ask_secret("new passphrase: ").await?;
+                let again = terminal::ask_secret("the same again: ").await?;
+                if passphrase.expose_secret() != again.expose_secret() {
+                    return Err(Error::new(Kind::Passphrase, "the two passphrases are not the same"));
+                }
+                passphrase
+            }
+        };
+        let text = passphrase.expose_secret();
+        let distinct: std::collections::BTreeSet<char> = text.chars().collect();
+        if text.is_empty() {
+            return Err(Error::new(Kind::Passphrase, "the passphrase is empty"));
+        }
+        if !weak && (text.chars().count() < SHORTEST || distinct.len() < SHORTEST / 2) {
+            return Err(Error::new(Kind::Passphrase, "the passphrase is easy to guess").hint(format!(
+                "take {SHORTEST} characters or more, best six words by chance; `--weak` takes it as it is"
+            )));
+        }
+        Ok(passphrase)
+    }
+
+    /// Opens the keyring of a commit; asks again where the passphrase was wrong.
+    pub async fn open(&self, context: &Context, vault: &Vault, commit: &Commit) -> Result<Keyring> {
+        let wrong = || Error::new(Kind::Passphrase, "this is not the vault's passphrase");
+        for _ in 0..TRIES {
+            let passphrase = match self.passphrase_fd {
+                Some(descriptor) => read(descriptor)?,
+                None => terminal::ask_secret("passphrase of the vault: ").await?,
+            };
+            let step = context.ui.step("opening the keyring");
+            let opened = vault.keyring(commit, &passphrase);
+            drop(step);
+            match opened {
+                Ok(keyring) => return Ok(keyring),
+                Err(NotOpened::Other(error)) => return Err(error),
+                Err(NotOpened::Passphrase) if self.passphrase_fd.is_some() => return Err(wrong()),
+                Err(NotOpened::Passphrase) => context.ui.warn("this is not the vault's passphrase"),
+            }
+        }
+        Err(wrong())
+    }
+}
+
+fn read(descriptor: u32) -> Result<SecretString> {
+    let failed = |source| {
+        Error::new(Kind::Usage, format!("cannot read the passphrase from file descriptor {descriptor}"))
+            .with_source(source)
+    };
+    let file = process::inherited(descriptor).map_err(failed)?;
+    let mut text = Zeroizing::new(String::new());
+    file.take(LONGEST).read_to_string(&mut text).map_err(failed)?;
+    Ok(SecretString::from(text.lines().next().unwrap_or_default()))
+}
+
+/// One tazpod at a time works on the vault of this machine.
+pub async fn lock(context: &Context) -> Result<File> {
+    context
+        .state()?
+        .lock("vault", || context.ui.status("waiting for another tazpod at work on the vault"))
+        .await
+}
+
+/// What commits call this machine.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

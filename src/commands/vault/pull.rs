@@ -1,0 +1,46 @@
+use super::passphrase;
+use crate::context::Context;
+use crate::error::{Error, Kind, Result};
+use crate::pod::vault::Vault;
+use crate::vault::id::Hash;
+use crate::vault::sync;
+
+/// Fetch the newest state of the vault from the store. A vault that is open in a pod is not touched.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The fingerprint on the recovery card: on a machine that has not seen the vault, no other is taken.
+    #[arg(long, value_name = "FINGERPRINT")]
+    card: Option<Hash>,
+}
+
+impl Args {
+    /// Pulls.
+    pub async fn run(self, context: &Context) -> Result<()> {
+        let vault = Vault::open(context).await?;
+        let _lock = passphrase::lock(context).await?;
+        let new_here = vault.local().load()?.seen.is_none();
+        let step = context.ui.step(format!("pulling from {}", vault.store.describe()));
+        let pulled = sync::pull(&vault.local(), &*vault.store, self.card).await?;
+        drop(step);
+        let Some(pulled) = pulled else {
+            return Err(Error::new(Kind::Store, format!("there is no vault in {}", vault.store.describe()))
+                .hint(
+                    "`tazpod vault init` makes one; `[vault] address` in `config.toml` says where to look",
+                ));
+        };
+        let body = &pulled.head.body;
+        match pulled.new {
+            0 => context.ui.status(format!("commit {} is the newest", body.n)),
+            new => context
+                .ui
+                .status(format!("pulled {new} commits; {} is the newest, of `{}`", body.n, body.host)),
+        }
+        if new_here && self.card.is_none() {
+            context.ui.status(format!("fingerprint: {}", pulled.head.fingerprint()));
+            context.ui.hint(
+                "compare it with the one on the recovery card: this machine had not seen the vault before",
+            );
+        }
+        vault.local().tidy(&[body.generation])
+    }
+}

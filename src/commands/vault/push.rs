@@ -1,0 +1,40 @@
+use super::passphrase;
+use crate::agent::vault::Request;
+use crate::context::Context;
+use crate::error::Result;
+use crate::pod::vault::Vault;
+use crate::vault::sync;
+
+/// Bring what was saved into the store.
+///
+/// Pods that run are asked to save first. What is interrupted goes on with the next push.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+impl Args {
+    /// Pushes.
+    pub async fn run(self, context: &Context) -> Result<()> {
+        let vault = Vault::open(context).await?;
+        let _lock = passphrase::lock(context).await?;
+        for (pod, record) in context.state()?.pods() {
+            if !pod.spool().is_dir() {
+                continue;
+            }
+            let link = crate::commands::attach::open(&pod, &record).await.ok();
+            if let Some(link) = &link {
+                // A vault that is locked has nothing to save.
+                let _ = link.vault(&Request::Save { force: false }, None).await;
+            }
+            vault.collect(context, &pod, link.as_ref()).await?;
+        }
+        let head = vault.head()?;
+        let step = context.ui.step(format!("pushing to {}", vault.store.describe()));
+        let pushed = sync::push(&vault.local(), &*vault.store).await?;
+        drop(step);
+        match pushed.numbers.as_slice() {
+            [] => context.ui.status(format!("nothing to push: the store has commit {}", head.body.n)),
+            numbers => numbers.iter().for_each(|n| context.ui.status(format!("pushed commit {n}"))),
+        }
+        vault.local().tidy(&[head.body.generation])
+    }
+}

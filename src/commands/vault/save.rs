@@ -1,0 +1,31 @@
+use super::passphrase;
+use crate::agent::vault::{Answer, Request};
+use crate::context::Context;
+use crate::error::Result;
+use crate::pod::target::PodArgs;
+use crate::pod::vault::{self, Vault};
+
+/// Save what has changed in the open vault now.
+///
+/// It is saved by itself too: half a minute after a change, when it is locked, and when the pod stops.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pod: PodArgs,
+    /// Make what is in the pod current even if it looks wrong, as with most files gone.
+    #[arg(long)]
+    force: bool,
+}
+
+impl Args {
+    /// Saves it.
+    pub async fn run(self, context: &Context) -> Result<()> {
+        let (pod, link) = super::reach(context, &self.pod).await?;
+        let vault = Vault::open(context).await?;
+        let _lock = passphrase::lock(context).await?;
+        let answer = link.vault(&Request::Save { force: self.force }, None).await?;
+        let Answer::Saved(saved) = answer else { return Err(vault::unexpected(&answer)) };
+        vault.collect(context, &pod, Some(&link)).await?;
+        super::report(context, &saved)
+    }
+}

@@ -1,0 +1,85 @@
+use age::secrecy::ExposeSecret as _;
+
+use super::passphrase::{self, PassphraseArgs};
+use crate::agent::vault::{Answer, Request};
+use crate::context::Context;
+use crate::error::{Error, Kind, Result};
+use crate::pod::target::PodArgs;
+use crate::pod::vault::{self, Vault};
+use crate::ui;
+use crate::vault::commit::Link as Chain;
+use crate::vault::keeper::Opening;
+use crate::vault::local::Object;
+
+/// Open the vault in a pod's RAM.
+///
+/// The passphrase stays on this machine. The files appear at /run/vault/open, for the pod's user alone; `.aws`, `.kube`, `.ssh`
+/// and the like of the pod's home lead there. What changes is saved by itself.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pod: PodArgs,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+impl Args {
+    /// Opens it.
+    pub async fn run(self, context: &Context) -> Result<()> {
+        let (pod, link) = super::reach(context, &self.pod).await?;
+        let vault = Vault::open(context).await?;
+        let _lock = passphrase::lock(context).await?;
+        if let Answer::State { open: Some(id) } = link.vault(&Request::State, None).await? {
+            return Err(Error::new(
+                Kind::Locked,
+                format!("the vault {id} is open in `{}` already", pod.name()),
+            ));
+        }
+        for (other, record) in context.state()?.pods() {
+            if other.name() != pod.name() && other.vault_name().exists() {
+                check_closed(&other, &record).await?;
+            }
+        }
+        vault.collect(context, &pod, Some(&link)).await?;
+        let commit = vault.head()?;
+        let keyring = self.passphrase.open(context, &vault, &commit).await?;
+        let body = &commit.body;
+        let opening = Opening {
+            identity: keyring.current().to_line().expose_secret().to_owned(),
+            head: Chain { vault: body.vault, vk: body.vk, n: body.n, hash: commit.hash },
+            keys: body.keys,
+            recipients: body.recipients,
+            host: passphrase::host_name(),
+        };
+        vault::note(&pod.vault_name(), &body.vault.to_string())?;
+        let step = context.ui.step("opening the vault");
+        let local = vault.local();
+        let (_, mut sealed) = local.open(Object::Generation, &body.generation)?;
+        let answer = link.vault(&Request::Unlock(opening), Some(&mut *sealed)).await?;
+        drop(step);
+        let Answer::Unlocked { bytes, entries } = answer else { return Err(vault::unexpected(&answer)) };
+        let size = ui::size(i64::try_from(bytes).unwrap_or(i64::MAX));
+        context.ui.status(format!(
+            "commit {} is open in `{}`: {entries} entries, {size}",
+            body.n,
+            pod.name()
+        ));
+        Ok(())
+    }
+}
+
+/// One writer at a time: where the vault is open elsewhere on this machine, it is to be locked there first.
+async fn check_closed(
+    pod: &crate::adapters::state::PodDir,
+    record: &crate::adapters::state::LinkRecord,
+) -> Result<()> {
+    // A pod that does not answer has nothing open: what is open is in its agent's memory.
+    let Ok(link) = crate::commands::attach::open(pod, record).await else { return Ok(()) };
+    match link.vault(&Request::State, None).await {
+        Ok(Answer::State { open: Some(_) }) => {
+            Err(Error::new(Kind::Locked, format!("the vault is open in `{}`", pod.name()))
+                .hint(format!("`tazpod vault lock {}` saves and closes it there", pod.name())))
+        }
+        _ => Ok(()),
+    }
+}

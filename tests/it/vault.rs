@@ -1,0 +1,283 @@
+//! The vault, from a machine that makes it to another that opens it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::on_every_engine;
+use crate::rig::{Done, Engine, World};
+use crate::terminal::Terminal;
+
+on_every_engine!(
+    a_whole_life,
+    a_wrong_passphrase_opens_nothing,
+    what_is_not_locked_is_saved_when_the_pod_stops,
+    one_pod_at_a_time,
+    two_machines,
+    nothing_of_it_is_in_plaintext,
+);
+
+const PASSPHRASE: &str = "six words by chance are enough\n";
+/// Nothing else of the tests has this in it.
+const MARKER: &str = "m4rk3r-0f-4-s3cr3t";
+
+/// A machine whose store is this directory.
+fn machine(engine: Engine, store: &Path) -> World {
+    let world = World::new(engine);
+    let config = world.directory.join("config");
+    fs::create_dir_all(&config).unwrap();
+    fs::write(config.join("config.toml"), format!("[vault]\naddress = \"{}\"\n", store.display())).unwrap();
+    for path in [config.join("config.toml"), config] {
+        std::os::unix::fs::chown(path, Some(world.caller.uid), Some(world.caller.gid)).unwrap();
+    }
+    world
+}
+
+/// A store that the callers of these machines may write.
+fn place() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    directory
+}
+
+fn vault(world: &World, arguments: &[&str]) -> Done {
+    let words: Vec<&str> = ["vault"].iter().chain(arguments).copied().collect();
+    world.run_with(&words, PASSPHRASE.as_bytes())
+}
+
+fn init(world: &World) -> String {
+    let done = vault(world, &["init", "--passphrase-fd", "0"]).success();
+    let line = done.stderr.lines().find_map(|line| line.strip_prefix("fingerprint: ")).unwrap();
+    line.to_owned()
+}
+
+fn unlock(world: &World) -> Done {
+    vault(world, &["unlock", "--passphrase-fd", "0"])
+}
+
+fn status(world: &World) -> serde_json::Value {
+    vault(world, &["status", "--json"]).success().json()
+}
+
+fn a_whole_life(engine: Engine) {
+    let store = place();
+    let here = machine(engine, &store.path().join("vault"));
+    vault(&here, &["status"]).success();
+    vault(&here, &["card"])
+        .failure(10, "hint: `tazpod vault pull` fetches yours, `tazpod vault init` makes one");
+    let fingerprint = init(&here);
+    vault(&here, &["init", "--passphrase-fd", "0"]).failure(12, "this machine has a vault already");
+    here.run(&["up", "--detach"]).success();
+    unlock(&here).success();
+    here.sh("cd /run/vault/open && mkdir -p .aws d && echo secret >d/token && chmod 400 d/token && echo key >.aws/credentials").success();
+    assert_eq!(here.sh("stat -c %a /run/vault/open").success().stdout, "700\n");
+    assert_eq!(here.sh("findmnt -no FSTYPE -T /run/vault/open").success().stdout, "tmpfs\n");
+    let done = vault(&here, &["save"]).success();
+    assert!(done.stderr.contains("saved as commit 2: 2 files"), "{}", done.stderr);
+    assert!(vault(&here, &["save"]).success().stderr.contains("nothing has changed"));
+    assert_eq!(status(&here)["pending"], serde_json::json!([2]));
+
+    let mut holder =
+        here.command("sh", &["-c", "exec $tazpod exec -- sh -c 'cd /run/vault/open; exec sleep 60'"]);
+    let mut holder = holder.env("tazpod", crate::rig::program()).spawn().unwrap();
+    here.wait_for("a program to work in the vault", || {
+        here.sh("readlink /proc/[0-9]*/cwd").stdout.contains("/run/vault/open")
+    });
+    here.sh("echo more >>/run/vault/open/.aws/credentials").success();
+    let done = vault(&here, &["lock"]).success();
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    assert!(done.stderr.contains("`sleep` ("), "{}", done.stderr);
+    assert!(
+        done.stderr.contains("pushed commit 2") || done.stderr.contains("pushed commit 3"),
+        "{}",
+        done.stderr
+    );
+    here.sh("test ! -e /run/vault/open/d").success();
+    vault(&here, &["lock"]).failure(10, "the vault is locked");
+    vault(&here, &["save"]).failure(10, "the vault is locked");
+    let now = status(&here);
+    assert_eq!((now["pending"].clone(), now["open"].clone()), (serde_json::json!([]), serde_json::json!([])));
+    assert_eq!(now["fingerprint"], fingerprint.as_str());
+
+    // Another machine, with nothing but the card and the passphrase.
+    let card = vault(&here, &["card"]).success().stdout;
+    assert!(card.contains(&format!("tazpod vault pull --card {fingerprint}")), "{card}");
+    assert!(!card.contains("AGE-SECRET-KEY"), "{card}");
+    let there = machine(engine, &store.path().join("vault"));
+    vault(&there, &["pull", "--card", &"0".repeat(64)]).failure(13, "is not the one on the card");
+    assert!(status(&there)["commit"].is_null());
+    vault(&there, &["pull", "--card", &fingerprint]).success();
+    there.run(&["up", "--detach"]).success();
+    unlock(&there).success();
+    let listed = there.sh("cd /run/vault/open && find . -type f -exec stat -c '%n %a' {} + | sort && cat d/token .aws/credentials ~/.aws/credentials");
+    assert_eq!(
+        listed.success().stdout,
+        "./.aws/credentials 644\n./d/token 400\nsecret\nkey\nmore\nkey\nmore\n"
+    );
+
+    let history = vault(&there, &["history", "--json"]).success().json();
+    let kinds: Vec<_> =
+        history["commits"].as_array().unwrap().iter().map(|commit| commit["kind"].clone()).collect();
+    assert_eq!(kinds.last().unwrap(), "init");
+    by_hand(&here, &store.path().join("vault"));
+}
+
+/// With age, zstd and tar alone, as `docs/vault-format.md` has it.
+fn by_hand(world: &World, store: &Path) {
+    let recipe = include_str!("../../docs/vault-format.md");
+    let lines = recipe
+        .lines()
+        .skip_while(|line| !line.starts_with("    commit="))
+        .take_while(|line| line.starts_with("    "));
+    let script: String = lines.map(|line| format!("{}\n", line.trim())).collect();
+    assert!(script.contains("age -d -i ids"), "{script}");
+    let copy = world.directory.join("copy");
+    let copied = Command::new("cp").arg("-r").arg(store).arg(&copy).status().unwrap();
+    assert!(copied.success());
+    let line = format!("set -e; cd {}; {script} cat d/token; echo read: done", copy.display());
+    let mut terminal = Terminal::program(world, &["bash".into(), "-c".into(), line], 24, 80);
+    terminal.wait("passphrase");
+    terminal.send(PASSPHRASE);
+    terminal.wait("read: done");
+    assert!(terminal.text().contains("secret"), "{}", terminal.text());
+}
+
+fn a_wrong_passphrase_opens_nothing(engine: Engine) {
+    let store = place();
+    let world = machine(engine, &store.path().join("vault"));
+    for (passphrase, says) in
+        [("\n", "is empty"), ("short\n", "is easy to guess"), ("aaaaaaaaaaaaaaaa\n", "is easy to guess")]
+    {
+        world.run_with(&["vault", "init", "--passphrase-fd", "0"], passphrase.as_bytes()).failure(11, says);
+    }
+    vault(&world, &["init"]).failure(2, "hint: `--passphrase-fd FD` reads it");
+    assert!(fs::read_dir(store.path().join("vault/commits")).is_err());
+    init(&world);
+    world.run(&["up", "--detach"]).success();
+    let wrong = world.run_with(&["vault", "unlock", "--passphrase-fd", "0"], b"six words by mistake\n");
+    wrong.failure(11, "this is not the vault's passphrase");
+    let mut terminal = Terminal::start(&world, &["vault", "unlock"]);
+    for n in 1..=3 {
+        terminal.wait("passphrase of the vault: ");
+        // What it says of each try is its own line.
+        terminal
+            .wait_until("another question", |text| text.matches("passphrase of the vault: ").count() == n);
+        terminal.send("wrong\n");
+    }
+    assert_eq!(terminal.end(), 11);
+    assert!(!terminal.text().contains("wrong\n"), "{}", terminal.text());
+    world.sh("test ! -e /run/vault/open").success();
+    unlock(&world).success();
+    unlock(&world).failure(10, "is open in");
+}
+
+fn what_is_not_locked_is_saved_when_the_pod_stops(engine: Engine) {
+    let store = place();
+    let world = machine(engine, &store.path().join("vault"));
+    init(&world);
+    world.run(&["up", "--detach"]).success();
+    unlock(&world).success();
+    world.sh("echo one >/run/vault/open/a").success();
+    world.run(&["stop"]).success();
+    assert_eq!(status(&world)["pending"], serde_json::json!([2]));
+    world.run(&["start"]).success();
+    world.sh("test ! -e /run/vault/open/a").success();
+    unlock(&world).success();
+    assert_eq!(world.sh("cat /run/vault/open/a; echo two >/run/vault/open/b").success().stdout, "one\n");
+    world.run(&["down"]).success();
+    vault(&world, &["push"]).success();
+    assert_eq!(status(&world)["pushed"], status(&world)["commit"]);
+    world.run(&["up", "--detach"]).success();
+    unlock(&world).success();
+    assert_eq!(world.sh("cat /run/vault/open/a /run/vault/open/b").success().stdout, "one\ntwo\n");
+    // A pod that is killed loses what was not saved, and nothing else.
+    world.sh("rm /run/vault/open/a").success();
+    vault(&world, &["save"]).success();
+    world.sh("echo three >/run/vault/open/c").success();
+    engine.client_stdout(&["kill", &world.pod()]);
+    world.run(&["up", "--detach"]).success();
+    unlock(&world).success();
+    assert_eq!(world.sh("ls /run/vault/open").success().stdout, "b\n");
+}
+
+fn one_pod_at_a_time(engine: Engine) {
+    let store = place();
+    let world = machine(engine, &store.path().join("vault"));
+    init(&world);
+    world.run(&["up", "--detach"]).success();
+    let other = world.directory.join("other");
+    fs::create_dir(&other).unwrap();
+    std::os::unix::fs::chown(&other, Some(world.caller.uid), Some(world.caller.gid)).unwrap();
+    let other = other.to_string_lossy().into_owned();
+    world.run(&["up", "--detach", "-C", &other]).success();
+    unlock(&world).success();
+    let done =
+        vault(&world, &["unlock", "--passphrase-fd", "0", "-C", &other]).failure(10, "the vault is open in");
+    assert!(done.stderr.contains("hint: `tazpod vault lock "), "{}", done.stderr);
+    vault(&world, &["lock"]).success();
+    vault(&world, &["unlock", "--passphrase-fd", "0", "-C", &other]).success();
+    world.run(&["down", "-C", &other]).success();
+}
+
+fn two_machines(engine: Engine) {
+    let store = place();
+    let (one, two) =
+        (machine(engine, &store.path().join("vault")), machine(engine, &store.path().join("vault")));
+    init(&one);
+    vault(&two, &["init", "--passphrase-fd", "0"]).failure(12, "the store has a vault already");
+    vault(&two, &["pull"]).success();
+    for world in [&one, &two] {
+        world.run(&["up", "--detach"]).success();
+        unlock(world).success();
+        world.sh("cat /etc/hostname >/run/vault/open/mine").success();
+    }
+    vault(&one, &["lock"]).success();
+    let done = vault(&two, &["lock"]).failure(12, "the vault has forked at commit 2");
+    assert!(done.stderr.contains("both are kept"), "{}", done.stderr);
+    // Its own side is what it goes on with, until the user decides.
+    assert_eq!(status(&two)["pending"], serde_json::json!([2]));
+    let branches = fs::read_dir(store.path().join("vault/branches")).unwrap();
+    let names = branches.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(names.filter(|name| name.starts_with("0000000002-")).count(), 1);
+    unlock(&two).success();
+    two.sh("test -e /run/vault/open/mine").success();
+}
+
+/// Searches everything that outlives the vault's being open.
+fn nothing_of_it_is_in_plaintext(engine: Engine) {
+    let store = place();
+    let world = machine(engine, &store.path().join("vault"));
+    init(&world);
+    world.run(&["up", "--detach"]).success();
+    unlock(&world).success();
+    // Put together in the pod, so that no command line has it.
+    let (front, back) = MARKER.split_at(5);
+    world
+        .sh(&format!(
+            "printf '%s%s' {front} {back} >/run/vault/open/secret; grep -c . /run/vault/open/secret"
+        ))
+        .success();
+    vault(&world, &["save"]).success();
+    let pod = world.pod();
+    let inspected = engine.client_stdout(&["inspect", &pod]);
+    let logged = engine.client(&["logs", &pod]);
+    let processes =
+        world.sh("cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'").stdout;
+    vault(&world, &["lock"]).success();
+    let changed = world.sh("grep -rlsF --exclude-dir=proc --exclude-dir=sys -e \"$(printf '%s%s' m4rk3r -0f-4-s3cr3t)\" / | head").stdout;
+    assert_eq!(changed, "");
+    let logs = [String::from_utf8_lossy(&logged.stdout), String::from_utf8_lossy(&logged.stderr)].concat();
+    for (what, text) in [("inspect", inspected), ("logs", logs), ("processes", processes)] {
+        for secret in [MARKER, "AGE-SECRET-KEY", PASSPHRASE.trim()] {
+            assert!(!text.contains(secret), "{what} has `{secret}`");
+        }
+    }
+    for directory in [&world.directory, &store.path().to_owned()] {
+        for secret in [MARKER, "AGE-SECRET-KEY", PASSPHRASE.trim()] {
+            let found = Command::new("grep").args(["-rlsF", "-e", secret]).arg(directory).output().unwrap();
+            assert_eq!(String::from_utf8_lossy(&found.stdout), "", "`{secret}`");
+        }
+    }
+}
