@@ -4,7 +4,7 @@
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -108,17 +108,21 @@ impl Vault {
         Vault(Arc::new(Mutex::new(Keeper::new(VAULT_MEMORY.into(), spool, home))))
     }
 
-    fn keeper(&self) -> MutexGuard<'_, Keeper> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The vault that is open; it takes as long as the work that is under way.
+    async fn state(&self) -> Option<VaultId> {
+        self.work(|keeper| Ok(keeper.vault())).await.unwrap_or_default()
     }
 
-    /// Work on files, which has a thread of its own.
+    /// Work on files, which has a thread of its own: nobody else waits for it, or for the keeper.
     async fn work<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Keeper) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let vault = self.clone();
-        let worked = tokio::task::spawn_blocking(move || work(&mut vault.keeper())).await;
+        let worked = tokio::task::spawn_blocking(move || {
+            work(&mut vault.0.lock().unwrap_or_else(PoisonError::into_inner))
+        })
+        .await;
         worked.context(Kind::Failure, || "the vault's keeper broke off")?
     }
 
@@ -126,7 +130,7 @@ impl Vault {
     pub async fn save_now_and_then(self) {
         loop {
             tokio::time::sleep(INTERVAL).await;
-            if self.keeper().vault().is_none() {
+            if self.state().await.is_none() {
                 continue;
             }
             for _ in 0..PATIENCE {
@@ -155,7 +159,7 @@ impl Vault {
 
     /// Before the pod ends: saved, and gone.
     pub async fn close(&self) {
-        if self.keeper().vault().is_some()
+        if self.state().await.is_some()
             && let Err(error) = self.work(|keeper| keeper.lock(false, &now())).await
         {
             log(&error);
@@ -164,7 +168,7 @@ impl Vault {
 
     async fn answer(&self, request: Request, sealed: Incoming) -> Result<Answer> {
         match request {
-            Request::State => Ok(Answer::State { open: self.keeper().vault() }),
+            Request::State => Ok(Answer::State { open: self.state().await }),
             Request::Unlock(opening) => {
                 let Extracted { bytes, entries } = self
                     .work(move |keeper| {

@@ -27,6 +27,8 @@ pub use unblocked::Unblocked;
 /// How long the agent may take to answer the handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How long the keeper of the vault may work on one request: a large vault on a slow disk.
+const VAULT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// How much of a sealed generation is read at a time, in bytes.
 const SEALED_PIECE: usize = 256 << 10;
 
@@ -198,12 +200,7 @@ impl Link {
         }
         drop(writer);
         let _ = channel.eof().await;
-        let mut answer = Vec::new();
-        while let Some(message) = channel.wait().await {
-            if let ChannelMsg::Data { data } = message {
-                answer.extend_from_slice(&data);
-            }
-        }
+        let answer = read_answer(&mut channel, VAULT_TIMEOUT).await?;
         let answer = serde_json::from_slice(&answer).context(Kind::Failure, || {
             "the agent does not answer about the vault; `tazpod up --recreate` brings this version's agent"
         })?;
@@ -226,18 +223,24 @@ impl Link {
         let request = serde_json::to_vec(request).context(Kind::Failure, || "cannot write a request")?;
         channel.data_bytes(request).await.map_err(lost)?;
         channel.eof().await.map_err(lost)?;
-        let mut answer = Vec::new();
-        let reading = async {
-            while let Some(message) = channel.wait().await {
-                if let ChannelMsg::Data { data } = message {
-                    answer.extend_from_slice(&data);
-                }
-            }
-        };
-        if tokio::time::timeout(HANDSHAKE_TIMEOUT, reading).await.is_err() {
-            return Err(Error::new(Kind::Failure, "the agent did not answer in time"));
-        }
+        let answer = read_answer(&mut channel, HANDSHAKE_TIMEOUT).await?;
         serde_json::from_slice(&answer).context(Kind::Failure, || "the agent's answer makes no sense")
+    }
+}
+
+/// What the agent says up to the channel's end.
+async fn read_answer(channel: &mut Channel<Msg>, patience: Duration) -> Result<Vec<u8>> {
+    let mut answer = Vec::new();
+    let reading = async {
+        while let Some(message) = channel.wait().await {
+            if let ChannelMsg::Data { data } = message {
+                answer.extend_from_slice(&data);
+            }
+        }
+    };
+    match tokio::time::timeout(patience, reading).await {
+        Ok(()) => Ok(answer),
+        Err(_) => Err(Error::new(Kind::Failure, "the agent did not answer in time")),
     }
 }
 

@@ -1,9 +1,11 @@
 use age::secrecy::ExposeSecret as _;
 
 use super::passphrase::{self, PassphraseArgs};
+use crate::adapters::state::PodDir;
 use crate::agent::vault::{Answer, Request};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
+use crate::link::Link;
 use crate::pod::target::PodArgs;
 use crate::pod::vault::{self, Vault};
 use crate::ui;
@@ -37,7 +39,10 @@ impl Args {
         }
         for (other, record) in context.state()?.pods() {
             if other.name() != pod.name() && other.vault_name().exists() {
-                check_closed(&other, &record).await?;
+                // A pod that does not answer has nothing open: what is open is in its agent's memory.
+                let link = crate::commands::attach::open(&other, &record).await.ok();
+                check_closed(&other, link.as_ref()).await?;
+                vault.collect(context, &other, link.as_ref()).await?;
             }
         }
         vault.collect(context, &pod, Some(&link)).await?;
@@ -69,12 +74,8 @@ impl Args {
 }
 
 /// One writer at a time: where the vault is open elsewhere on this machine, it is to be locked there first.
-async fn check_closed(
-    pod: &crate::adapters::state::PodDir,
-    record: &crate::adapters::state::LinkRecord,
-) -> Result<()> {
-    // A pod that does not answer has nothing open: what is open is in its agent's memory.
-    let Ok(link) = crate::commands::attach::open(pod, record).await else { return Ok(()) };
+async fn check_closed(pod: &PodDir, link: Option<&Link>) -> Result<()> {
+    let Some(link) = link else { return Ok(()) };
     match link.vault(&Request::State, None).await {
         Ok(Answer::State { open: Some(_) }) => {
             Err(Error::new(Kind::Locked, format!("the vault is open in `{}`", pod.name()))
