@@ -158,6 +158,7 @@ impl Signer {
 }
 
 /// The identities of a vault: the current one first, then retired ones, which still open their generations.
+#[derive(Clone)]
 pub struct Keyring {
     vault: VaultId,
     current: Identity,

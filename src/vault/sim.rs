@@ -27,6 +27,12 @@ impl Power {
         limit.is_some_and(|limit| steps > limit)
     }
 
+    /// Fails so many steps from now.
+    pub fn fail_after(&self, steps: u64) {
+        let mut state = self.0.lock().unwrap();
+        state.1 = Some(state.0.saturating_add(steps));
+    }
+
     /// Never fails again.
     pub fn restore(&self) {
         self.0.lock().unwrap().1 = None;

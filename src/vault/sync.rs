@@ -3,9 +3,11 @@
 //! A push has one point at which it counts: the creation of `commits/N`, which one writer wins. Before it, only objects that
 //! nobody names are added; after it, only this machine's own notes change.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::commit::{self, Commit, Link};
+use super::hashing::Hashing;
 use super::id::Hash;
 use super::key::LARGEST_KEYRING;
 use super::local::{Local, Object, Outgoing, State, commit_key};
@@ -93,7 +95,7 @@ impl Fork {
             Kind::Conflict,
             format!("the vault has forked at commit {n}: one of {}, one of {}", whose(&theirs), whose(&mine)),
         )
-        .hint("both are kept; `tazpod vault history` shows them")
+        .hint("both are kept: `tazpod vault pull --keep theirs` or `--keep mine` decides which goes on")
     }
 }
 
@@ -289,6 +291,108 @@ pub async fn pull(
         local.advance(link, commit)?;
     }
     Ok(Some(Pulled { head: newest, new: count }))
+}
+
+/// Puts the commits of the outbox aside, newest first: they are held here, and neither current nor pushed any more.
+///
+/// # Errors
+/// Where that cannot be recorded; what is left goes on waiting.
+pub fn set_aside(local: &Local<'_>) -> Result<Vec<Commit>> {
+    let mut aside = Vec::new();
+    for outgoing in local.load()?.outbox.into_iter().rev() {
+        local.hold(&outgoing.commit)?;
+        local.dequeue(outgoing.commit.body.n)?;
+        aside.push(outgoing.commit);
+    }
+    Ok(aside)
+}
+
+/// What is wrong with a store, in sentences; empty where nothing is.
+#[derive(Debug, Default)]
+pub struct Verified {
+    /// How many commits there are.
+    pub commits: u64,
+    /// How many objects they name.
+    pub objects: u64,
+    /// Bytes of those.
+    pub bytes: u64,
+    /// Objects that no commit names, branches aside.
+    pub unnamed: u64,
+    /// What is wrong.
+    pub problems: Vec<String>,
+}
+
+/// Checks all that a store has: the chain of commits, against what was seen here, and that each object that they name is there
+/// in the size that they say. With `read` every object is read, and its hash compared.
+///
+/// # Errors
+/// The store's own, where it cannot be asked.
+pub async fn verify(local: &Local<'_>, store: &dyn Store, read: bool) -> Result<Verified, Stopped> {
+    let mut verified = Verified::default();
+    let mut chain: Option<Link> = None;
+    let seen = local.load()?.seen;
+    let mut there: BTreeMap<String, u64> = BTreeMap::new();
+    for prefix in ["gen/", "keys/"] {
+        there.extend(store.list(prefix, "").await?.into_iter().map(|listed| (listed.key, listed.size)));
+    }
+    let mut named: BTreeMap<String, (Hash, Option<u64>)> = BTreeMap::new();
+    for listed in store.list("commits/", "").await? {
+        let Some(n) = listed.key.strip_prefix("commits/").and_then(number) else {
+            verified.problems.push(format!("`{}` is no commit; a synchroniser may have left it", listed.key));
+            continue;
+        };
+        verified.commits += 1;
+        let bytes = read_commit_bytes(store, &listed.key).await?.unwrap_or_default();
+        let next = Commit::read(bytes).and_then(|commit| Ok((Link::next(chain.as_ref(), &commit)?, commit)));
+        let (link, commit) = match next {
+            Ok(next) => next,
+            Err(error) => {
+                // What comes after it cannot be judged.
+                verified.problems.push(format!("commit {n}: {error}"));
+                break;
+            }
+        };
+        if let Some(seen) = seen.filter(|seen| seen.n == link.n && seen.hash != link.hash) {
+            verified
+                .problems
+                .push(format!("commit {n} is not the one that this machine has seen, {}", seen.hash.short()));
+        }
+        chain = Some(link);
+        named.extend(
+            objects(&commit).into_iter().map(|(object, hash, size)| (object.key(&hash), (hash, size))),
+        );
+    }
+    if let Some(seen) = seen.filter(|seen| chain.is_none_or(|chain| chain.n < seen.n)) {
+        verified.problems.push(format!("commit {} is missing, which this machine has seen", seen.n));
+    }
+    verified.unnamed = there.keys().filter(|key| !named.contains_key(*key)).count() as u64;
+    for (key, (hash, size)) in named {
+        verified.objects += 1;
+        match there.get(&key) {
+            None => verified.problems.push(format!("`{key}` is missing")),
+            Some(found) if size.is_some_and(|size| size != *found) => {
+                verified
+                    .problems
+                    .push(format!("`{key}` has {found} bytes instead of {}", size.unwrap_or_default()));
+            }
+            Some(found) => {
+                verified.bytes += found;
+                if read && !is_intact(store, &key, &hash, *found).await? {
+                    verified.problems.push(format!("`{key}` is damaged"));
+                }
+            }
+        }
+    }
+    Ok(verified)
+}
+
+async fn is_intact(store: &dyn Store, key: &str, hash: &Hash, size: u64) -> Result<bool, StoreError> {
+    let mut hashing = Hashing::new(std::io::sink());
+    match store.get(key, size, &mut hashing).await {
+        Ok(found) => Ok(found.is_some() && hashing.finish().0 == *hash),
+        Err(failed) if failed.kind == StoreKind::Corrupt => Ok(false),
+        Err(failed) => Err(failed),
+    }
 }
 
 /// The number of a commit by its name; conflict copies and the like have none.

@@ -359,6 +359,74 @@ fn what_a_buckets_owner_can_do_is_noticed() {
 }
 
 #[test]
+fn verifying_finds_what_is_wrong() {
+    let store = SimStore::default();
+    let machine = Machine::new("a", &store, Power::default());
+    let verify = |read| wait(sync::verify(&machine.local(), &machine.store, read)).unwrap();
+    for content in ["1", "2"] {
+        machine.save(content).unwrap();
+        machine.push().unwrap();
+    }
+    let found = verify(true);
+    assert_eq!((found.commits, found.objects, found.unnamed), (2, 3, 0));
+    assert_eq!(found.problems, [""; 0]);
+    store.tamper("gen/stray.age", Some(Vec::new()));
+    assert_eq!(verify(false).unnamed, 1);
+    let head = Commit::read(store.objects()[&commit_key(2)].clone()).unwrap();
+    let key = Object::Generation.key(&head.body.generation);
+    store.tamper(&key, Some(b"x".to_vec()));
+    assert_eq!(verify(false).problems, [""; 0]);
+    assert_eq!(verify(true).problems, [format!("`{key}` is damaged")]);
+    store.tamper(&key, Some(b"xx".to_vec()));
+    assert_eq!(verify(false).problems, [format!("`{key}` has 2 bytes instead of 1")]);
+    store.tamper(&key, None);
+    assert_eq!(verify(false).problems, [format!("`{key}` is missing")]);
+    store.tamper("commits/0000000002.sync-conflict-x", Some(Vec::new()));
+    store.tamper(&commit_key(2), None);
+    let problems = verify(false).problems;
+    assert!(problems[0].contains("is no commit; a synchroniser"), "{problems:?}");
+    assert!(problems[1].contains("commit 2 is missing, which this machine has seen"), "{problems:?}");
+    store.tamper(&commit_key(1), Some(b"x".to_vec()));
+    assert!(verify(false).problems.iter().any(|problem| problem.starts_with("commit 1: ")));
+}
+
+#[test]
+fn a_side_that_is_set_aside_is_held_and_makes_way() {
+    for limit in 0.. {
+        let store = SimStore::default();
+        let power = Power::for_steps(u64::MAX);
+        let (one, two) =
+            (Machine::new("one", &store, Power::default()), Machine::new("two", &store, power.clone()));
+        one.save("first").unwrap();
+        one.push().unwrap();
+        two.pull().unwrap();
+        for machine in [&one, &two] {
+            machine.save(machine.name).unwrap();
+        }
+        one.push().unwrap();
+        two.push().unwrap_err();
+        two.save("later").unwrap();
+        power.fail_after(limit);
+        let done = sync::set_aside(&two.local()).and_then(|_| Ok(two.pull()?));
+        let crashed = power.is_gone();
+        power.restore();
+        if crashed {
+            two.disk.crash(Survives::Synced);
+            sync::set_aside(&two.local()).unwrap();
+            two.pull().unwrap();
+        } else {
+            done.unwrap();
+        }
+        assert_eq!(two.content(), "one");
+        let held: BTreeSet<_> = two.local().held().unwrap().into_iter().map(|commit| commit.body.n).collect();
+        assert_eq!(held, BTreeSet::from([2, 3]), "at step {limit}");
+        if !crashed {
+            break;
+        }
+    }
+}
+
+#[test]
 fn a_card_tells_the_vault_from_another() {
     let store = SimStore::default();
     let machine = Machine::new("a", &store, Power::default());

@@ -15,6 +15,7 @@ on_every_engine!(
     what_is_not_locked_is_saved_when_the_pod_stops,
     one_pod_at_a_time,
     two_machines,
+    earlier_states_and_another_passphrase,
     nothing_of_it_is_in_plaintext,
 );
 
@@ -236,13 +237,61 @@ fn two_machines(engine: Engine) {
     vault(&one, &["lock"]).success();
     let done = vault(&two, &["lock"]).failure(12, "the vault has forked at commit 2");
     assert!(done.stderr.contains("both are kept"), "{}", done.stderr);
+    assert!(done.stderr.contains("`tazpod vault pull --keep theirs`"), "{}", done.stderr);
     // Its own side is what it goes on with, until the user decides.
     assert_eq!(status(&two)["pending"], serde_json::json!([2]));
     let branches = fs::read_dir(store.path().join("vault/branches")).unwrap();
     let names = branches.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     assert_eq!(names.filter(|name| name.starts_with("0000000002-")).count(), 1);
     unlock(&two).success();
-    two.sh("test -e /run/vault/open/mine").success();
+    let mine = two.sh("cat /run/vault/open/mine").success().stdout;
+    vault(&two, &["pull", "--keep", "theirs"]).failure(10, "the vault is open in");
+    vault(&two, &["lock", "--no-push"]).success();
+    vault(&two, &["pull", "--keep", "mine", "--passphrase-fd", "0"]).success();
+    vault(&one, &["pull"]).success();
+    unlock(&one).success();
+    assert_eq!(one.sh("cat /run/vault/open/mine").success().stdout, mine);
+    assert_eq!(vault(&one, &["history", "--json"]).success().json()["commits"][0]["kind"], "merge");
+    let verified = vault(&one, &["verify", "--read-data", "--json"]).success().json();
+    assert_eq!((verified["commits"].as_u64(), verified["problems"].as_array().unwrap().len()), (Some(3), 0));
+}
+
+/// An earlier state, another passphrase, and what each of them opens.
+fn earlier_states_and_another_passphrase(engine: Engine) {
+    let store = place();
+    let world = machine(engine, &store.path().join("vault"));
+    let fingerprint = init(&world);
+    world.run(&["up", "--detach"]).success();
+    for text in ["one", "two"] {
+        unlock(&world).success();
+        world.sh(&format!("echo {text} >/run/vault/open/a")).success();
+        vault(&world, &["restore", "2", "--passphrase-fd", "0"]).failure(10, "the vault is open in");
+        vault(&world, &["lock"]).success();
+    }
+    vault(&world, &["restore", "9", "--passphrase-fd", "0"]).failure(2, "this machine has no commit `9`");
+    let new = "another six words by chance now\n";
+    let both = format!("{PASSPHRASE}{new}");
+    let change =
+        |input: &str| world.run_with(&["vault", "passphrase", "--passphrases-fd", "0"], input.as_bytes());
+    change(new).failure(11, "this is not the vault's passphrase");
+    change(&format!("{PASSPHRASE}short\n")).failure(11, "is easy to guess");
+    let done = change(&both).success();
+    assert!(!done.stderr.contains(&fingerprint), "{}", done.stderr);
+    unlock(&world).failure(11, "this is not the vault's passphrase");
+    let with_new = |arguments: &[&str]| world.run_with(arguments, new.as_bytes());
+    // Sealed to the identity that is retired now.
+    with_new(&["vault", "restore", "2", "--passphrase-fd", "0"]).success();
+    with_new(&["vault", "unlock", "--passphrase-fd", "0"]).success();
+    assert_eq!(world.sh("cat /run/vault/open/a; echo three >/run/vault/open/a").success().stdout, "one\n");
+    vault(&world, &["lock"]).success();
+    let history = vault(&world, &["history", "--json"]).success().json();
+    let kinds: Vec<_> =
+        history["commits"].as_array().unwrap().iter().map(|commit| commit["kind"].clone()).collect();
+    assert_eq!(kinds, ["save", "restore", "rekey", "save", "save", "init"]);
+    // The first card still leads to the vault, through the chain.
+    let there = machine(engine, &store.path().join("vault"));
+    vault(&there, &["pull", "--card", &fingerprint]).success();
+    vault(&there, &["verify", "--read-data"]).success();
 }
 
 /// Searches everything that outlives the vault's being open.

@@ -4,7 +4,6 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::pod::target::PodArgs;
 use crate::pod::vault::{self, Vault};
-use crate::vault::sync;
 
 /// Save the vault, push it, and take it out of the pod's RAM.
 #[derive(Debug, clap::Args)]
@@ -40,9 +39,6 @@ impl Args {
         if self.no_push {
             return Ok(());
         }
-        let _step = context.ui.step(format!("pushing to {}", vault.store.describe()));
-        let pushed = sync::push(&vault.local(), &*vault.store).await?;
-        pushed.numbers.iter().for_each(|n| context.ui.status(format!("pushed commit {n}")));
-        Ok(())
+        super::push_all(context, &vault).await
     }
 }

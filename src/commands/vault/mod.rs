@@ -7,20 +7,29 @@ mod lock;
 mod passphrase;
 mod pull;
 mod push;
+mod restore;
+mod rotate;
 mod save;
 mod status;
 mod unlock;
+mod verify;
 
 use clap::Subcommand;
 
 use crate::adapters::state::PodDir;
+use crate::agent::vault::{Answer, Request, now};
 use crate::commands::attach;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::link::Link;
 use crate::pod::target::PodArgs;
-use crate::pod::vault::check_transport;
+use crate::pod::vault::{Vault, check_transport};
+use crate::vault::commit::{Commit, Draft, Reason};
+use crate::vault::id::Hash;
 use crate::vault::keeper::Saved;
+use crate::vault::key::Keyring;
+use crate::vault::local::Object;
+use crate::vault::sync;
 
 /// Secrets as files: open in a pod's RAM alone, sealed everywhere else.
 #[derive(Debug, clap::Args)]
@@ -39,6 +48,9 @@ enum Command {
     Push(push::Args),
     Pull(pull::Args),
     History(history::Args),
+    Restore(restore::Args),
+    Verify(verify::Args),
+    Passphrase(rotate::Args),
     Card(card::Args),
 }
 
@@ -54,6 +66,9 @@ impl Args {
             Command::Push(args) => args.run(context).await,
             Command::Pull(args) => args.run(context).await,
             Command::History(args) => args.run(context).await,
+            Command::Restore(args) => args.run(context).await,
+            Command::Verify(args) => args.run(context).await,
+            Command::Passphrase(args) => args.run(context).await,
             Command::Card(args) => args.run(context).await,
         }
     }
@@ -65,6 +80,81 @@ async fn reach(context: &Context, pod: &PodArgs) -> Result<(PodDir, Link)> {
     check_transport(&record)?;
     let link = attach::open(&pod, &record).await?;
     Ok((pod, link))
+}
+
+/// For commands that make commits themselves: the vault is open in no pod, and what pods have saved is here.
+async fn closed(context: &Context, vault: &Vault) -> Result<()> {
+    for (pod, record) in context.state()?.pods() {
+        if !pod.spool().is_dir() {
+            continue;
+        }
+        // A pod that does not answer has nothing open: what is open is in its agent's memory.
+        let link = attach::open(&pod, &record).await.ok();
+        check_closed(&pod, link.as_ref()).await?;
+        vault.collect(context, &pod, link.as_ref()).await?;
+    }
+    Ok(())
+}
+
+/// One writer at a time: where the vault is open elsewhere on this machine, it is to be locked there first.
+async fn check_closed(pod: &PodDir, link: Option<&Link>) -> Result<()> {
+    let Some(link) = link else { return Ok(()) };
+    match link.vault(&Request::State, None).await {
+        Ok(Answer::State { open: Some(_) }) => {
+            Err(Error::new(Kind::Locked, format!("the vault is open in `{}`", pod.name()))
+                .hint(format!("`tazpod vault lock {}` saves and closes it there", pod.name())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A commit of a generation that is there already, signed by the current identity, in the outbox.
+fn recommit(
+    vault: &Vault,
+    keyring: &Keyring,
+    (generation, size): (Hash, u64),
+    kind: Reason,
+    other: Option<Hash>,
+) -> Result<Commit> {
+    let head = vault.head()?;
+    let draft = Draft {
+        generation,
+        size,
+        keys: head.body.keys,
+        recipients: head.body.recipients,
+        kind,
+        second_parent: other,
+        host: passphrase::host_name(),
+        time: now(),
+    };
+    let signer = keyring.current().signer(&head.body.vault)?;
+    let local = vault.local();
+    let commit = Commit::write(head.body.vault, local.load()?.tip.as_ref(), draft, &signer, None)?;
+    local.enqueue(&commit)?;
+    Ok(commit)
+}
+
+/// A commit's generation sealed to the current identity, which it may be already: its name and its size in bytes.
+fn resealed(vault: &Vault, keyring: &Keyring, commit: &Commit) -> Result<(Hash, u64)> {
+    let local = vault.local();
+    let generation = || local.open(Object::Generation, &commit.body.generation);
+    if keyring.current().open(generation()?.1).is_ok() {
+        return Ok((commit.body.generation, commit.body.size));
+    }
+    let mut plain = keyring.open(generation()?.1)?;
+    let mut sealing = keyring.current().recipient().seal(local.incoming(Object::Generation)?)?;
+    let failed = |source| Error::new(Kind::Failure, "cannot seal the vault anew").with_source(source);
+    std::io::copy(&mut plain, &mut sealing).map_err(failed)?;
+    sealing.finish().map_err(failed)?.finish(None)
+}
+
+/// Pushes, and says so.
+async fn push_all(context: &Context, vault: &Vault) -> Result<()> {
+    let step = context.ui.step(format!("pushing to {}", vault.store.describe()));
+    let pushed = sync::push(&vault.local(), &*vault.store).await?;
+    drop(step);
+    pushed.numbers.iter().for_each(|n| context.ui.status(format!("pushed commit {n}")));
+    Ok(())
 }
 
 /// Says what became of a save.

@@ -19,7 +19,7 @@ const TRIES: u32 = 3;
 /// A passphrase that was chosen has at least so many characters.
 const SHORTEST: usize = 12;
 /// A passphrase is not longer, in bytes.
-const LONGEST: u64 = 4096;
+const LONGEST: usize = 4096;
 
 /// Where the passphrase comes from.
 #[derive(Debug, clap::Args)]
@@ -30,6 +30,11 @@ pub struct PassphraseArgs {
 }
 
 impl PassphraseArgs {
+    /// From this descriptor, or the terminal.
+    pub fn of(passphrase_fd: Option<u32>) -> PassphraseArgs {
+        PassphraseArgs { passphrase_fd }
+    }
+
     /// A new passphrase, typed twice.
     pub async fn choose(&self, weak: bool) -> Result<SecretString> {
         let passphrase = match self.passphrase_fd {
@@ -83,10 +88,16 @@ fn read(descriptor: u32) -> Result<SecretString> {
         Error::new(Kind::Usage, format!("cannot read the passphrase from file descriptor {descriptor}"))
             .with_source(source)
     };
-    let file = process::inherited(descriptor).map_err(failed)?;
-    let mut text = Zeroizing::new(String::new());
-    file.take(LONGEST).read_to_string(&mut text).map_err(failed)?;
-    Ok(SecretString::from(text.lines().next().unwrap_or_default()))
+    let mut file = process::inherited(descriptor).map_err(failed)?;
+    let mut text = Zeroizing::new(Vec::with_capacity(LONGEST));
+    let mut byte = [0];
+    // One by one: what comes after the line may be another's.
+    while text.len() < LONGEST && file.read(&mut byte).map_err(failed)? == 1 && byte != *b"\n" {
+        text.extend(byte);
+    }
+    let text = std::str::from_utf8(&text)
+        .map_err(|source| Error::new(Kind::Usage, "the passphrase is not UTF-8").with_source(source))?;
+    Ok(SecretString::from(text.strip_suffix('\r').unwrap_or(text)))
 }
 
 /// One tazpod at a time works on the vault of this machine.

@@ -1,7 +1,8 @@
-use super::passphrase;
+use super::passphrase::{self, PassphraseArgs};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::pod::vault::Vault;
+use crate::vault::commit::Reason;
 use crate::vault::id::Hash;
 use crate::vault::sync;
 
@@ -11,6 +12,20 @@ pub struct Args {
     /// The fingerprint on the recovery card: on a machine that has not seen the vault, no other is taken.
     #[arg(long, value_name = "FINGERPRINT")]
     card: Option<Hash>,
+    /// After a fork: which side goes on. The other one is kept, as a held commit here and as a branch in the store.
+    #[arg(long, value_name = "SIDE")]
+    keep: Option<Side>,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+/// A side of a fork.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Side {
+    /// What the store has.
+    Theirs,
+    /// What this machine has, as a new commit on top of what the store has. Takes the passphrase.
+    Mine,
 }
 
 impl Args {
@@ -19,6 +34,13 @@ impl Args {
         let vault = Vault::open(context).await?;
         let _lock = passphrase::lock(context).await?;
         let new_here = vault.local().load()?.seen.is_none();
+        let mine = match self.keep {
+            Some(_) => {
+                super::closed(context, &vault).await?;
+                sync::set_aside(&vault.local())?.into_iter().next()
+            }
+            None => None,
+        };
         let step = context.ui.step(format!("pulling from {}", vault.store.describe()));
         let pulled = sync::pull(&vault.local(), &*vault.store, self.card).await?;
         drop(step);
@@ -41,6 +63,13 @@ impl Args {
                 "compare it with the one on the recovery card: this machine had not seen the vault before",
             );
         }
-        vault.local().tidy(&[body.generation])
+        if let Some(mine) = mine.filter(|_| self.keep == Some(Side::Mine)) {
+            let keyring = self.passphrase.open(context, &vault, &pulled.head).await?;
+            let sealed = super::resealed(&vault, &keyring, &mine)?;
+            let commit = super::recommit(&vault, &keyring, sealed, Reason::Merge, Some(mine.hash))?;
+            context.ui.status(format!("commit {} has what this machine had", commit.body.n));
+            super::push_all(context, &vault).await?;
+        }
+        vault.local().tidy(&[vault.head()?.body.generation])
     }
 }

@@ -1,11 +1,9 @@
 use age::secrecy::ExposeSecret as _;
 
 use super::passphrase::{self, PassphraseArgs};
-use crate::adapters::state::PodDir;
 use crate::agent::vault::{Answer, Request};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
-use crate::link::Link;
 use crate::pod::target::PodArgs;
 use crate::pod::vault::{self, Vault};
 use crate::ui;
@@ -41,7 +39,7 @@ impl Args {
             if other.name() != pod.name() && other.vault_name().exists() {
                 // A pod that does not answer has nothing open: what is open is in its agent's memory.
                 let link = crate::commands::attach::open(&other, &record).await.ok();
-                check_closed(&other, link.as_ref()).await?;
+                super::check_closed(&other, link.as_ref()).await?;
                 vault.collect(context, &other, link.as_ref()).await?;
             }
         }
@@ -70,17 +68,5 @@ impl Args {
             pod.name()
         ));
         Ok(())
-    }
-}
-
-/// One writer at a time: where the vault is open elsewhere on this machine, it is to be locked there first.
-async fn check_closed(pod: &PodDir, link: Option<&Link>) -> Result<()> {
-    let Some(link) = link else { return Ok(()) };
-    match link.vault(&Request::State, None).await {
-        Ok(Answer::State { open: Some(_) }) => {
-            Err(Error::new(Kind::Locked, format!("the vault is open in `{}`", pod.name()))
-                .hint(format!("`tazpod vault lock {}` saves and closes it there", pod.name())))
-        }
-        _ => Ok(()),
     }
 }

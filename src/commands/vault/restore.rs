@@ -1,0 +1,69 @@
+use super::passphrase::{self, PassphraseArgs};
+use crate::context::Context;
+use crate::error::{Error, Kind, Result};
+use crate::pod::vault::Vault;
+use crate::vault::commit::Reason;
+use crate::vault::id::Hash;
+use crate::vault::local::Object;
+use crate::vault::sync;
+
+/// Make an earlier state of the vault current again.
+///
+/// That is a new commit: nothing after it is lost. The vault must be locked.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The number of the commit, or the hash of a held one, or its beginning, as `vault history` shows them.
+    #[arg(value_name = "COMMIT")]
+    commit: String,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+impl Args {
+    /// Restores it.
+    pub async fn run(self, context: &Context) -> Result<()> {
+        let vault = Vault::open(context).await?;
+        let _lock = passphrase::lock(context).await?;
+        super::closed(context, &vault).await?;
+        let local = vault.local();
+        let head = vault.head()?;
+        let wanted = match self.commit.parse::<u64>() {
+            Ok(n) => {
+                let waiting = local.load()?.outbox.into_iter().map(|outgoing| outgoing.commit);
+                waiting
+                    .into_iter()
+                    .find(|commit| commit.body.n == n)
+                    .map_or_else(|| local.commit(n), |found| Ok(Some(found)))?
+            }
+            Err(_) => local.held()?.into_iter().find(|held| is_named(&held.hash, &self.commit)),
+        };
+        let wanted = wanted.ok_or_else(|| {
+            Error::new(Kind::Usage, format!("this machine has no commit `{}`", self.commit)).hint(
+                "`tazpod vault history` lists them, `tazpod vault pull` fetches those of other machines",
+            )
+        })?;
+        if wanted.body.generation == head.body.generation {
+            context.ui.status(format!("commit {} has this state already", head.body.n));
+            return Ok(());
+        }
+        let keyring = self.passphrase.open(context, &vault, &head).await?;
+        sync::fetch(
+            &local,
+            &*vault.store,
+            Object::Generation,
+            &wanted.body.generation,
+            Some(wanted.body.size),
+        )
+        .await?;
+        let sealed = super::resealed(&vault, &keyring, &wanted)?;
+        let commit = super::recommit(&vault, &keyring, sealed, Reason::Restore, None)?;
+        context.ui.status(format!("commit {} has the state of {}", commit.body.n, self.commit));
+        super::push_all(context, &vault).await?;
+        local.tidy(&[commit.body.generation])
+    }
+}
+
+/// Whether a hash begins like this.
+fn is_named(hash: &Hash, text: &str) -> bool {
+    text.len() >= 4 && hash.to_string().starts_with(text)
+}
