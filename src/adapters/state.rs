@@ -15,6 +15,9 @@ use crate::pod::spec::{Transport, VAULT_SPOOL};
 /// How long to wait for another tazpod that works on the same pod.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// Where the spool is while the run directory is replaced.
+const VAULT_SPOOL_KEPT: &str = "spool";
+
 /// `$XDG_STATE_HOME/tazpod`, 0700.
 #[derive(Clone, Debug)]
 pub struct StateDir(PathBuf);
@@ -149,7 +152,8 @@ impl PodDir {
 
     /// Where the agent leaves saves of the vault.
     pub fn spool(&self) -> PathBuf {
-        self.run().join(VAULT_SPOOL)
+        let kept = self.path.join(VAULT_SPOOL_KEPT);
+        if kept.is_dir() { kept } else { self.run().join(VAULT_SPOOL) }
     }
 
     /// The name of the vault that was opened in the pod last, as a file.
@@ -210,17 +214,19 @@ impl PodDir {
     /// # Errors
     /// Where that is not possible.
     pub fn renew_run(&self, run_mode: u32) -> Result<()> {
-        let run = self.run();
+        let (run, kept) = (self.run(), self.path.join(VAULT_SPOOL_KEPT));
         let old = self.path.join(format!("run.old.{}", std::process::id()));
-        match fs::rename(&run, &old) {
+        let moved = |from: &Path, to: &Path| match fs::rename(from, to) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io("move away", &run, source));
+                Err(Error::io("move away", from, source))
             }
-            _ => {}
-        }
+            _ => Ok(()),
+        };
+        // Saves of the vault that wait to be collected. Whenever this ends, they are in one of the two places.
+        moved(&run.join(VAULT_SPOOL), &kept)?;
+        moved(&run, &old)?;
         files::make_directory(&run, run_mode)?;
-        // Saves of the vault that wait to be collected. There may be none.
-        let _ = fs::rename(old.join(VAULT_SPOOL), run.join(VAULT_SPOOL));
+        moved(&kept, &run.join(VAULT_SPOOL))?;
         // What the pod's user left there may not be ours to remove; it is in nobody's way.
         let _ = fs::remove_dir_all(&old);
         Ok(())

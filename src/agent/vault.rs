@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::mpsc;
+use zeroize::Zeroize as _;
 
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::pod::spec::{RUN, VAULT_MEMORY, VAULT_SPOOL};
@@ -231,6 +232,8 @@ pub async fn serve(vault: &Vault, mut channel: Channel<Msg>) -> Result<(), russh
     };
     let Some(end) = end else { return channel.close().await };
     let request = serde_json::from_slice::<Request>(line.get(..end).unwrap_or_default());
+    // It may have had the identity in it.
+    line.get_mut(..end).unwrap_or_default().zeroize();
     line.advance(end + 1);
     let answer = match request {
         Ok(request) => {

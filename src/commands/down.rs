@@ -21,6 +21,7 @@ impl Args {
             let _lock = stop::lock(context, &pod).await?;
             let _step = context.ui.step(format!("removing {}", pod.name()));
             if let Some(summary) = summary {
+                vault::close_in(context, &pod).await?;
                 engine.stop(&summary.name, stop::GRACE).await?;
                 engine.remove(&summary.name).await?;
             }

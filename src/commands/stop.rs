@@ -25,6 +25,7 @@ impl Args {
             let summary = summary.ok_or_else(|| gone(&pod))?;
             let _lock = lock(context, &pod).await?;
             let _step = context.ui.step(format!("stopping {}", pod.name()));
+            vault::close_in(context, &pod).await?;
             engine.stop(&summary.name, GRACE).await?;
             vault::collect_from(context, &pod).await?;
             context.ui.status(format!("stopped {}", pod.name()));

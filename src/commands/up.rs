@@ -179,6 +179,7 @@ impl Args {
                 let spec = self.spec(context, plan, workspace, config, &image)?;
                 if let Some(found) = found {
                     context.ui.status(format!("removing {}", found.name));
+                    vault::close_in(context, pod).await?;
                     engine.stop(&found.name, crate::commands::stop::GRACE).await?;
                     engine.remove(&found.name).await?;
                     vault::collect_from(context, pod).await?;

@@ -188,19 +188,30 @@ impl Link {
         line.push(b'\n');
         channel.data_bytes(line).await.map_err(lost)?;
         let mut writer = channel.make_writer();
-        let mut sending = true;
-        if let Some(sealed) = &mut sealed {
+        let sending = async {
             let mut buffer = vec![0; SEALED_PIECE];
-            while sending {
+            while let Some(sealed) = &mut sealed {
                 let count = sealed.read(&mut buffer).context(Kind::Failure, || "cannot read the vault")?;
-                let piece = buffer.get(..count).unwrap_or_default();
-                // An agent that has refused takes no more: what it says is to be read below.
-                sending = count > 0 && writer.write_all(piece).await.is_ok();
+                if count == 0 {
+                    break;
+                }
+                writer.write_all(buffer.get(..count).unwrap_or_default()).await.map_err(broken)?;
             }
-        }
-        drop(writer);
-        let _ = channel.eof().await;
-        let answer = read_answer(&mut channel, VAULT_TIMEOUT).await?;
+            writer.shutdown().await.map_err(broken)
+        };
+        // An agent that refuses takes no more, and says why.
+        let answer = {
+            let reading = read_answer(&mut channel, VAULT_TIMEOUT);
+            tokio::pin!(reading, sending);
+            tokio::select! {
+                answer = &mut reading => answer?,
+                sent = &mut sending => match sent {
+                    Ok(()) => reading.await?,
+                    // What it said before it hung up counts more.
+                    Err(error) => reading.await.ok().filter(|answer| !answer.is_empty()).ok_or(error)?,
+                },
+            }
+        };
         let answer = serde_json::from_slice(&answer).context(Kind::Failure, || {
             "the agent does not answer about the vault; `tazpod up --recreate` brings this version's agent"
         })?;
@@ -226,6 +237,10 @@ impl Link {
         let answer = read_answer(&mut channel, HANDSHAKE_TIMEOUT).await?;
         serde_json::from_slice(&answer).context(Kind::Failure, || "the agent's answer makes no sense")
     }
+}
+
+fn broken(source: std::io::Error) -> Error {
+    Error::new(Kind::Failure, "the connection to the pod is lost").with_source(source)
 }
 
 /// What the agent says up to the channel's end.

@@ -1,11 +1,13 @@
 //! The vault as the host has it: its local copy, its store, and what pods have saved.
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use age::secrecy::SecretString;
 
 use super::spec::Transport;
+use crate::adapters::engine::{Endpoint, Engine};
 use crate::adapters::files;
 use crate::adapters::state::{LinkRecord, PodDir};
 use crate::adapters::store::{self, Access, Place, StoreConfig, StoreSettings};
@@ -14,8 +16,9 @@ use crate::context::Context;
 use crate::env;
 use crate::error::{Error, Kind, Result};
 use crate::link::Link;
-use crate::vault::commit::Commit;
+use crate::vault::commit::{Commit, Link as Chain};
 use crate::vault::disk::{Disk, ReadOnly, RealDisk};
+use crate::vault::keeper::Saved;
 use crate::vault::key::{Keyring, LARGEST_KEYRING, NotOpened};
 use crate::vault::local::{Local, Object};
 use crate::vault::tree::Root;
@@ -105,49 +108,133 @@ impl Vault {
         Ok(keyring)
     }
 
-    /// Takes over what a pod has saved. `link` is there where the pod runs.
+    /// Takes over what a pod has saved. `link` is there where the pod runs. Whether all of it is current now: else somebody
+    /// saved meanwhile, and it is held.
     ///
     /// # Errors
     /// Where something that the pod has saved cannot be taken over: it stays where it is.
-    pub async fn collect(&self, context: &Context, pod: &PodDir, link: Option<&Link>) -> Result<()> {
-        let spool = pod.spool();
-        if !spool.is_dir() {
-            return Ok(());
+    pub async fn collect(&self, context: &Context, pod: &PodDir, link: Option<&Link>) -> Result<bool> {
+        let path = pod.spool();
+        if !path.is_dir() {
+            return Ok(true);
         }
         if let Some(link) = link {
             // From here on what waits does not change any more.
             link.vault(&Request::Freeze, None).await?;
         }
-        let root = Root::open(&spool).map_err(|source| Error::io("open", &spool, source))?;
+        let root = Root::open(&path).map_err(|source| Error::io("open", &path, source))?;
         let disk = ReadOnly(root);
         let spool = Local::new(&disk as &dyn Disk, PathBuf::new());
         let local = self.local();
-        let mut last = None;
+        let (mut last, mut current) = (None, true);
         for outgoing in spool.load()?.outbox {
+            if link.is_some() && !outgoing.attempted {
+                // Saved since the freeze: the next time.
+                break;
+            }
             let commit = outgoing.commit;
             last = Some(commit.body.n);
             let state = local.load()?;
-            let known = state.seen.is_some_and(|seen| seen.n >= commit.body.n)
+            let known = local.commit(commit.body.n)?.is_some_and(|known| known.hash == commit.hash)
                 || state.outbox.iter().any(|known| known.commit.hash == commit.hash);
             if known {
                 continue;
             }
+            if state.tip.is_none_or(|tip| tip.vault != commit.body.vault) {
+                context.ui.warn(format!(
+                    "`{}` has saved another vault, {}: left there",
+                    pod.name(),
+                    commit.body.vault
+                ));
+                return Ok(false);
+            }
             copy(&spool, &local, &commit)?;
-            if let Err(error) = local.enqueue(&commit) {
+            if Chain::next(state.tip.as_ref(), &commit).is_ok() {
+                local.enqueue(&commit)?;
+            } else {
                 // Somebody else saved meanwhile: nothing is lost, and nothing is merged silently.
                 local.hold(&commit)?;
-                context.ui.warn(format!("what `{}` saved is held: {error}", pod.name()));
+                current = false;
+                let short = commit.hash.short();
+                context.ui.warn(format!(
+                    "what `{}` saved as commit {} is held: another state came first; `tazpod vault restore {short}` makes it current",
+                    pod.name(),
+                    commit.body.n,
+                ));
             }
         }
-        for commit in spool.held()? {
+        let known: Vec<_> = local.held()?.into_iter().map(|held| held.hash).collect();
+        for commit in spool.held()?.into_iter().filter(|held| !known.contains(&held.hash)) {
             copy(&spool, &local, &commit)?;
             local.hold(&commit)?;
+            context.ui.warn(format!(
+                "a save of `{}` looked wrong, and is held: {}",
+                pod.name(),
+                commit.hash.short()
+            ));
         }
         if let (Some(link), Some(n)) = (link, last) {
             link.vault(&Request::Collected { n }, None).await?;
         }
-        Ok(())
+        Ok(current)
     }
+}
+
+/// The agent of a pod that runs; nobody's where it does not. A pod that runs and does not answer may have the vault open.
+///
+/// # Errors
+/// Where it runs and does not answer, or its engine does not.
+pub async fn reach(pod: &PodDir, record: &LinkRecord) -> Result<Option<Link>> {
+    let engine = || Engine::new(Endpoint::parse(&record.engine)?);
+    let failed = match Link::open(pod, record, engine).await {
+        Ok(link) => return Ok(Some(link)),
+        Err(failed) => failed,
+    };
+    let pods = engine()?.pods_of(&record.workspace).await?;
+    match pods.iter().any(|found| found.name == pod.name() && found.is_running()) {
+        true => Err(failed.hint("it may have the vault open; stop it first")),
+        false => Ok(None),
+    }
+}
+
+/// Before a pod ends: a vault that is open in it is saved and locked, and what it has saved is taken over.
+///
+/// # Errors
+/// Where not everything can be saved: the pod is to go on running.
+pub async fn close_in(context: &Context, pod: &PodDir) -> Result<()> {
+    if !pod.vault_name().exists() && !pod.spool().is_dir() {
+        return Ok(());
+    }
+    let vault = Vault::open(context).await?;
+    let _lock = lock(context).await?;
+    // A pod that cannot be reached saves when it is stopped.
+    let link = match pod.record() {
+        Ok(record) => reach(pod, &record).await.unwrap_or_default(),
+        Err(_) => None,
+    };
+    if let Some(link) = &link
+        && let Answer::State { open: Some(_) } = link.vault(&Request::State, None).await?
+    {
+        let _step = context.ui.step("saving and locking the vault");
+        let forced =
+            |error: Error| error.hint(format!("`tazpod vault lock --force {}` leaves it out", pod.name()));
+        let answer = link.vault(&Request::Lock { force: false }, None).await.map_err(forced)?;
+        if let Answer::Locked { saved: Saved::Held { why }, .. } = answer {
+            context.ui.warn(format!("the last save of the vault is held, because {why}"));
+        }
+    }
+    vault.collect(context, pod, link.as_ref()).await.map(drop)
+}
+
+/// One tazpod at a time works on the vault of this machine.
+///
+/// # Errors
+/// After five minutes of waiting.
+pub async fn lock(context: &Context) -> Result<File> {
+    context
+        .state()?
+        .lock("vault", || context.ui.status("waiting for another tazpod at work on the vault"))
+        .await
 }
 
 fn copy(from: &Local<'_>, to: &Local<'_>, commit: &Commit) -> Result<()> {
@@ -164,7 +251,7 @@ fn copy(from: &Local<'_>, to: &Local<'_>, commit: &Commit) -> Result<()> {
     incoming.finish(Some(&generation)).map(drop)
 }
 
-/// Takes over what a pod has saved, if it ever had a vault open; for commands after which the pod may be gone.
+/// Takes over what a pod that has ended has saved.
 ///
 /// # Errors
 /// As [`Vault::collect`].
@@ -173,7 +260,9 @@ pub async fn collect_from(context: &Context, pod: &PodDir) -> Result<()> {
         return Ok(());
     }
     let vault = Vault::open(context).await?;
-    vault.collect(context, pod, None).await
+    let _lock = lock(context).await?;
+    let left = |error: Error| error.hint(format!("what was saved is in `{}`", pod.spool().display()));
+    vault.collect(context, pod, None).await.map(drop).map_err(left)
 }
 
 /// The pod's spool is on this machine.

@@ -35,6 +35,8 @@ pub struct Sealed {
     pub size: u64,
     /// Files that changed while they were read: what is sealed of them may be half old and half new.
     pub torn: Vec<PathBuf>,
+    /// Files that are not in it, because they cannot be read.
+    pub unreadable: Vec<PathBuf>,
 }
 
 /// What a sealed tree may have in it.
@@ -73,15 +75,16 @@ pub fn seal<W: Write>(root: &Root, tree: &Tree, recipient: &Recipient, into: W) 
     // Compression on a second core.
     compressor.multithread(1).context(Kind::Failure, failed)?;
     let mut archive = tar::Builder::new(compressor);
-    let mut torn = Vec::new();
+    let (mut torn, mut unreadable) = (Vec::new(), Vec::new());
     for entry in &tree.entries {
-        append(&mut archive, root, entry, &mut torn).context(Kind::Failure, failed)?;
+        append(&mut archive, root, entry, &mut torn, &mut unreadable)
+            .context(Kind::Failure, || format!("cannot seal `{}`", entry.path.display()))?;
     }
     let compressor = archive.into_inner().context(Kind::Failure, failed)?;
     let sealing = compressor.finish().context(Kind::Failure, failed)?;
     let hashing = sealing.finish().context(Kind::Failure, failed)?;
     let (hash, size, into) = hashing.finish();
-    Ok((Sealed { hash, size, torn }, into))
+    Ok((Sealed { hash, size, torn, unreadable }, into))
 }
 
 fn append<W: Write>(
@@ -89,6 +92,7 @@ fn append<W: Write>(
     root: &Root,
     entry: &Entry,
     torn: &mut Vec<PathBuf>,
+    unreadable: &mut Vec<PathBuf>,
 ) -> io::Result<()> {
     let mut header = tar::Header::new_gnu();
     header.set_mode(entry.mode);
@@ -100,11 +104,14 @@ fn append<W: Write>(
     // Opened first: what cannot be opened must leave no trace in the archive.
     let file = match entry.kind {
         EntryKind::File(size) => {
-            let Ok(file) = root.at(&entry.path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()) else {
-                torn.push(entry.path.clone());
-                return Ok(());
-            };
-            Some((File::from(file), size))
+            match root.at(&entry.path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()) {
+                Ok(file) => Some((File::from(file), size)),
+                Err(source) => {
+                    let gone = source.kind() == io::ErrorKind::NotFound;
+                    if gone { torn } else { unreadable }.push(entry.path.clone());
+                    return Ok(());
+                }
+            }
         }
         _ => None,
     };
@@ -116,11 +123,14 @@ fn append<W: Write>(
     match (&entry.kind, file) {
         (EntryKind::Link(target), _) => {
             header.set_entry_type(EntryType::Symlink);
-            archive.append_link(&mut header, &entry.path, target)
+            if header.set_link_name_literal(target.as_os_str().as_bytes()).is_err() {
+                long(archive, EntryType::GNULongLink, target)?;
+            }
+            named(archive, header, &entry.path, io::empty())
         }
         (_, None) => {
             header.set_entry_type(EntryType::Directory);
-            archive.append_data(&mut header, &entry.path, io::empty())
+            named(archive, header, &entry.path, io::empty())
         }
         (_, Some((mut file, size))) => {
             header.set_entry_type(EntryType::Regular);
@@ -132,13 +142,48 @@ fn append<W: Write>(
             let before = stamp(&file)?;
             // Exactly as long as announced, whatever becomes of the file meanwhile.
             let exact = Exactly { inner: (&mut file).chain(io::repeat(0)).take(size) };
-            archive.append_data(&mut header, &entry.path, exact)?;
+            named(archive, header, &entry.path, exact)?;
             if stamp(&file)? != before || before.0 != size {
                 torn.push(entry.path.clone());
             }
             Ok(())
         }
     }
+}
+
+/// The header has room for names of 100 bytes; longer ones come before it. (The library's own way fails for some that are no UTF-8.)
+fn named<W: Write>(
+    archive: &mut tar::Builder<W>,
+    mut header: tar::Header,
+    path: &Path,
+    data: impl Read,
+) -> io::Result<()> {
+    let bytes = path.as_os_str().as_bytes();
+    let field = &mut header.as_old_mut().name;
+    match field.get_mut(..bytes.len()) {
+        Some(room) => room.copy_from_slice(bytes),
+        None => long(archive, EntryType::GNULongName, path)?,
+    }
+    if bytes.len() > header.as_old().name.len() {
+        header.set_path("long-name")?;
+    }
+    header.set_cksum();
+    archive.append(&header, data)
+}
+
+/// A name for the entry that follows.
+fn long<W: Write>(archive: &mut tar::Builder<W>, kind: EntryType, name: &Path) -> io::Result<()> {
+    let bytes = [name.as_os_str().as_bytes(), b"\0"].concat();
+    let mut header = tar::Header::new_gnu();
+    header.set_path("././@LongLink")?;
+    header.set_entry_type(kind);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(bytes.len() as u64);
+    header.set_cksum();
+    archive.append(&header, &bytes[..])
 }
 
 /// A reader that hides its type's cleverness from `io::copy`: the file's length must not count.
@@ -450,6 +495,11 @@ mod tests {
         fs::write(vault.at(long.join("x".repeat(255))), "deep").unwrap();
         fs::write(vault.at(odd), "odd").unwrap();
         fs::write(vault.at("tree/empty"), "").unwrap();
+        for (length, byte) in [(99, b'n'), (100, b'n'), (101, 0xff), (255, 0xff)] {
+            fs::write(vault.at(OsStr::from_bytes(&[&b"tree/"[..], &vec![byte; length]].concat())), "n")
+                .unwrap();
+            symlink(OsStr::from_bytes(&vec![byte; length]), vault.at(format!("tree/to-{length}"))).unwrap();
+        }
         fs::write(vault.at("tree/large"), vec![7; 300_000]).unwrap();
         fs::hard_link(vault.at("tree/large"), vault.at("tree/linked")).unwrap();
         symlink("../empty", vault.at("tree/a-name-of-some-length").join("inside")).ok();
@@ -460,13 +510,15 @@ mod tests {
         for (name, mode) in [("tree/closed", 0o500), ("tree/closed/in", 0o400), ("tree/empty", 0o755)] {
             fs::set_permissions(vault.at(name), fs::Permissions::from_mode(mode)).unwrap();
         }
-        for (name, seconds, nanoseconds) in
-            [("tree/empty", -5, 250_000_000), ("tree/large", 1, 0), ("tree/link", 5, 999_999_999)]
-        {
+        for (name, seconds, nanoseconds) in [("tree/empty", -5, 250_000_000), ("tree/link", 5, 999_999_999)] {
             let times = times((seconds, nanoseconds));
             rustix::fs::utimensat(rustix::fs::CWD, vault.at(name), &times, AtFlags::SYMLINK_NOFOLLOW)
                 .unwrap();
         }
+        let far = Timespec { tv_sec: i64::MIN, tv_nsec: 5 };
+        let far = Timestamps { last_access: far, last_modification: far };
+        // Whatever becomes of so odd a time, the rest is to come back.
+        let _ = rustix::fs::utimensat(rustix::fs::CWD, vault.at("tree/large"), &far, AtFlags::empty());
         let (sealed, bytes) = vault.seal();
         assert_eq!((sealed.size, sealed.hash), (bytes.len() as u64, Hash::of(&bytes)));
         assert_eq!(sealed.torn, Vec::<PathBuf>::new());

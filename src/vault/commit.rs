@@ -149,7 +149,7 @@ impl Commit {
         let body = Body {
             format: FORMAT.to_owned(),
             vault,
-            n: at.map_or(1, |at| at.n + 1),
+            n: at.map_or(1, |at| at.n.saturating_add(1)),
             parents: at.map(|at| at.hash).into_iter().chain(draft.second_parent).collect(),
             generation: draft.generation,
             size: draft.size,
@@ -214,6 +214,9 @@ impl Commit {
         if !signers.contains(&body.vk) {
             return Err(wrong("it is not signed"));
         }
+        if [&body.host, &body.time, &body.nonce].iter().any(|text| text.chars().any(char::is_control)) {
+            return Err(wrong("it has control characters"));
+        }
         let first = body.n == 1;
         if body.n == 0 || first != body.parents.is_empty() || first != (body.kind == Reason::Init) {
             return Err(wrong("its number and its parents do not fit"));
@@ -270,7 +273,7 @@ impl Link {
         if next.body.vault != self.vault {
             return wrong("is of another vault");
         }
-        if next.body.n != self.n + 1 || next.body.parents.first() != Some(&self.hash) {
+        if self.n.checked_add(1) != Some(next.body.n) || next.body.parents.first() != Some(&self.hash) {
             return wrong("does not follow the one before it");
         }
         if next.body.vk != self.vk && next.body.kind != Reason::Rekey {

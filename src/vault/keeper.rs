@@ -18,10 +18,12 @@ use super::id::{Hash, VaultId};
 use super::key::{Identity, Recipient, Signer};
 use super::local::{Local, Object};
 use super::tree::{Root, Tree};
-use crate::error::{Context as _, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 
 /// Directories of the home that lead into the open vault, where the home has nothing of that name.
 pub const LINKED: &[&str] = &[".aws", ".kube", ".ssh", ".gnupg", ".config/gcloud", ".config/gh"];
+/// What trees are called that are not yet, or no longer, the open one; followed by a number.
+const BESIDE: &str = ".vault-";
 /// How often a save is begun again because files changed meanwhile.
 const TRIES: u32 = 3;
 /// A save with less than this part of the files that were there is not made current by itself.
@@ -146,8 +148,8 @@ impl Keeper {
             return Err(Error::new(Kind::Conflict, format!("commit {n} of this pod was not collected"))
                 .hint("`tazpod vault status` collects it"));
         }
-        let fresh = self.memory.join("open.new");
-        remove_tree(&fresh)?;
+        self.clear_leftovers();
+        let fresh = self.beside()?;
         private_directory(&fresh)?;
         let opened = identity.open(sealed).and_then(|plain| {
             let extracted = archive::extract(plain, &root(&fresh)?, limits)?;
@@ -156,12 +158,13 @@ impl Keeper {
         let (extracted, saved) = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                remove_tree(&fresh)?;
+                let _ = remove_tree(&fresh);
                 return Err(error);
             }
         };
         local.pin(&opening.head)?;
         self.swap_in(&fresh)?;
+        // From here on it is open, whatever else fails.
         self.open = Some(Open {
             vault: opening.head.vault,
             recipient: identity.recipient(),
@@ -172,22 +175,39 @@ impl Keeper {
             saved,
             held: None,
         });
+        // Written through links of the home while the vault was locked: what the vault has not is carried over.
+        carry_over(&fresh, &self.tree());
+        // What cannot be removed is not the vault's.
+        let _ = remove_tree(&fresh);
         self.link_home();
         Ok(extracted)
     }
 
-    /// The fresh tree gets the open one's name; what was there while the vault was locked is kept beside it.
+    /// The fresh tree and what was there while the vault was locked change places.
     fn swap_in(&self, fresh: &Path) -> Result<()> {
         let tree = self.tree();
         let failed = |source: io::Error| Error::io("open the vault at", &tree, source);
         match renameat_with(CWD, fresh, CWD, &tree, RenameFlags::EXCHANGE) {
-            Ok(()) => {
-                // Written through links of the home while the vault was locked: what the vault has not is carried over.
-                carry_over(fresh, &tree).map_err(failed)?;
-                remove_tree(fresh)
-            }
+            Ok(()) => Ok(()),
             Err(rustix::io::Errno::NOENT) => fs::rename(fresh, &tree).map_err(failed),
             Err(source) => Err(failed(source.into())),
+        }
+    }
+
+    /// A name in memory that no program can have taken.
+    fn beside(&self) -> Result<PathBuf> {
+        let random = VaultId::random().map_err(|source| {
+            Error::new(Kind::Failure, "the system has no randomness").with_source(source)
+        })?;
+        Ok(self.memory.join(format!("{BESIDE}{random}")))
+    }
+
+    /// Of crashes, and of files that could not be removed then. Nothing is open now.
+    fn clear_leftovers(&self) {
+        for entry in fs::read_dir(&self.memory).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(BESIDE) {
+                let _ = remove_tree(&entry.path());
+            }
         }
     }
 
@@ -211,15 +231,22 @@ impl Keeper {
     /// [`Kind::Locked`] where nothing is open; where the spool cannot be written: then the last save stays the newest.
     pub fn save(&mut self, force: bool, time: &str) -> Result<Saved> {
         let tree = self.tree();
-        self.save_from(&tree, force, time)
+        // One held save is enough until something is done about it, or the vault is locked.
+        if let Some((_, why)) = self.open.as_ref().and_then(|open| open.held.as_ref())
+            && !force
+            && is_wrong(self.open.as_ref(), &self.look()?)
+        {
+            return Ok(Saved::Held { why: why.clone() });
+        }
+        self.save_from(&tree, force, false, time)
     }
 
-    fn save_from(&mut self, tree: &Path, force: bool, time: &str) -> Result<Saved> {
+    fn save_from(&mut self, tree: &Path, force: bool, closing: bool, time: &str) -> Result<Saved> {
         let local = self.local();
         let open = self.open.as_mut().ok_or_else(locked)?;
         let root = root(tree)?;
         let mut tries = 0;
-        let (found, hash, size) = loop {
+        let (found, hash, size, unreadable) = loop {
             let found = Tree::scan(&root).map_err(|source| Error::io("read", tree, source))?;
             if found.entries == open.saved.entries {
                 return Ok(Saved::Unchanged);
@@ -230,6 +257,17 @@ impl Keeper {
             {
                 return Ok(Saved::Held { why: why.clone() });
             }
+            let limits = Limits::default();
+            if found.bytes() > limits.bytes || found.entries.len() as u64 > limits.entries {
+                // It could not be opened again.
+                let what = format!(
+                    "the vault has more than {} GiB, or than {} entries",
+                    limits.bytes >> 30,
+                    limits.entries
+                );
+                return Err(Error::new(Kind::Failure, what)
+                    .hint("remove what is too large; nothing is saved until then"));
+            }
             tries += 1;
             let mut incoming = local.incoming(Object::Generation)?;
             let (sealed, _) = archive::seal(&root, &found, &open.recipient, &mut incoming)?;
@@ -237,14 +275,22 @@ impl Keeper {
                 continue;
             }
             let (hash, size) = incoming.finish(Some(&sealed.hash))?;
-            break (found, hash, size);
+            break (found, hash, size, sealed.unreadable);
         };
         let before = open.saved.files();
-        let shrunk = before >= SHRUNK && found.files() * SHRUNK <= before;
-        let unreadable = found.skipped.iter().find(|skipped| skipped.why.starts_with("cannot"));
-        let why = match unreadable {
+        let shrunk = has_shrunk(open, &found);
+        let unlisted = found.skipped.iter().find(|skipped| skipped.why.starts_with("cannot"));
+        let unlisted = unlisted.map(|skipped| format!("`{}` {}", skipped.path.display(), skipped.why));
+        let unread = unreadable.first().map(|path| format!("`{}` cannot be read", path.display()));
+        let incomplete = unlisted.or(unread);
+        if let Some(why) = incomplete.as_ref().filter(|_| closing && !force) {
+            // What is not saved must not be removed.
+            return Err(Error::new(Kind::Conflict, format!("not everything can be saved: {why}"))
+                .hint("make it readable (`sudo chown`), or remove it; `--force` locks without it"));
+        }
+        let why = match incomplete {
             _ if force => None,
-            Some(skipped) => Some(format!("`{}` {}", skipped.path.display(), skipped.why)),
+            Some(why) => Some(why),
             None if shrunk => Some(format!("it has {} of {before} files", found.files())),
             None => None,
         };
@@ -269,7 +315,10 @@ impl Keeper {
         let (files, bytes) = (found.files(), found.bytes());
         let skipped =
             found.skipped.iter().map(|skipped| format!("`{}`: {}", skipped.path.display(), skipped.why));
-        let skipped = skipped.collect();
+        let unread = unreadable.iter().map(|path| format!("`{}`: cannot be read", path.display()));
+        let skipped = skipped.chain(unread).collect();
+        // Of the save that this one replaces.
+        local.tidy(&[])?;
         open.saved = found;
         open.held = None;
         Ok(Saved::Made { n: commit.body.n, files, bytes, skipped })
@@ -315,19 +364,23 @@ impl Keeper {
     /// Saves, and takes the tree away: files, keys, and all.
     ///
     /// # Errors
-    /// Where saving failed: then the vault is open as before.
+    /// Where not everything could be saved: then the vault is open as before. Where something could not be removed: then
+    /// it is locked, and that is left.
     pub fn lock(&mut self, force: bool, time: &str) -> Result<Saved> {
-        let (tree, closing) = (self.tree(), self.memory.join("closing"));
-        remove_tree(&closing)?;
-        let mut saved = self.save_from(&tree, force, time)?;
+        let tree = self.tree();
+        let mut saved = self.save_from(&tree, force, true, time)?;
+        let closing = self.beside()?;
         // Nobody finds it by its name any more; who works in it still may write.
         fs::rename(&tree, &closing).map_err(|source| Error::io("close", &tree, source))?;
         for _ in 0..TRIES {
-            match self.save_from(&closing, force, time) {
+            match self.save_from(&closing, force, true, time) {
                 Ok(Saved::Unchanged) => break,
                 Ok(more) => saved = more,
                 Err(error) => {
-                    fs::rename(&closing, &tree).map_err(|source| Error::io("open again", &tree, source))?;
+                    // Somebody may have made a directory of that name meanwhile.
+                    renameat_with(CWD, &closing, CWD, &tree, RenameFlags::EXCHANGE)
+                        .or_else(|_| renameat_with(CWD, &closing, CWD, &tree, RenameFlags::empty()))
+                        .map_err(|source| Error::io("open again", &tree, source.into()))?;
                     return Err(error);
                 }
             }
@@ -336,8 +389,11 @@ impl Keeper {
             }
         }
         self.open = None;
-        remove_tree(&closing)?;
+        let removed = remove_tree(&closing);
         self.leave_targets()?;
+        removed.map_err(|error| {
+            error.hint("the vault is saved and locked, but this is left in the pod's memory: `sudo rm -r` removes it")
+        })?;
         Ok(saved)
     }
 
@@ -351,6 +407,19 @@ impl Keeper {
         }
         Ok(())
     }
+}
+
+/// Whether the tree has lost so many files that it is not to be current by itself.
+fn has_shrunk(open: &Open, found: &Tree) -> bool {
+    let before = open.saved.files();
+    before >= SHRUNK && found.files() * SHRUNK <= before
+}
+
+/// Whether what is held is still so.
+fn is_wrong(open: Option<&Open>, found: &Tree) -> bool {
+    open.is_some_and(|open| {
+        has_shrunk(open, found) || open.held.as_ref().is_some_and(|(held, _)| held.entries == found.entries)
+    })
 }
 
 fn locked() -> Error {
@@ -371,12 +440,17 @@ fn private_directory(path: &Path) -> Result<()> {
 
 /// Removes a tree of ours, directories without permissions for us included.
 fn remove_tree(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
-        Ok(()) => return Ok(()),
+    let failed = |source| Error::io("remove", path, source);
+    match fs::symlink_metadata(path) {
         Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(_) => open_up(path),
+        Ok(found) if !found.is_dir() => return fs::remove_file(path).map_err(failed),
+        _ => {}
     }
-    fs::remove_dir_all(path).context(Kind::Failure, || format!("cannot remove `{}`", path.display()))
+    if fs::remove_dir_all(path).is_ok() {
+        return Ok(());
+    }
+    open_up(path);
+    fs::remove_dir_all(path).map_err(failed)
 }
 
 fn open_up(path: &Path) {
@@ -388,19 +462,18 @@ fn open_up(path: &Path) {
     }
 }
 
-/// Moves files of `from` that `to` lacks.
-fn carry_over(from: &Path, to: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
+/// Moves what `to` lacks from `from`, as far as that can be done.
+fn carry_over(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).into_iter().flatten().flatten() {
         let target = to.join(entry.file_name());
         match fs::symlink_metadata(&target) {
-            Err(source) if source.kind() == io::ErrorKind::NotFound => fs::rename(entry.path(), &target)?,
-            Err(source) => return Err(source),
-            Ok(found) if found.is_dir() && entry.file_type()?.is_dir() => carry_over(&entry.path(), &target)?,
+            Err(_) => drop(fs::rename(entry.path(), &target)),
+            Ok(found) if found.is_dir() && entry.file_type().is_ok_and(|kind| kind.is_dir()) => {
+                carry_over(&entry.path(), &target);
+            }
             Ok(_) => {}
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -179,9 +179,17 @@ impl<'d> Local<'d> {
     /// # Errors
     /// Where that cannot be recorded.
     pub fn advance(&self, link: &Link, commit: &Commit) -> Result<()> {
-        self.write(&commit_key(link.n), &commit.bytes)?;
+        self.record(commit)?;
         self.pin(link)?;
         self.dequeue(link.n)
+    }
+
+    /// Keeps a commit of the store's. It counts once it, or one that follows from it, is pinned.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn record(&self, commit: &Commit) -> Result<()> {
+        self.write(&commit_key(commit.body.n), &commit.bytes)
     }
 
     /// Takes this for the newest commit, whatever was seen before.
@@ -212,6 +220,13 @@ impl<'d> Local<'d> {
     /// Whether an object is here.
     pub fn has(&self, object: Object, hash: &Hash) -> bool {
         self.disk.size(&self.path.join(object.key(hash))).is_ok()
+    }
+
+    /// Whether an object is here, and is what its name says.
+    pub fn is_intact(&self, object: Object, hash: &Hash) -> bool {
+        let Ok((_, mut reader)) = self.open(object, hash) else { return false };
+        let mut hashing = Hashing::new(io::sink());
+        io::copy(&mut reader, &mut hashing).is_ok() && hashing.finish().0 == *hash
     }
 
     /// An object to be read, with its size. Its hash is the reader's to check.

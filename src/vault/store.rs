@@ -128,10 +128,8 @@ impl StoreError {
             Kind::Credentials => {
                 Some("log in again; for AWS `aws sso login`, or set the profile in `config.toml`")
             }
-            Kind::Denied => {
-                Some("`tazpod vault setup-storage --policy` prints what the credentials must allow")
-            }
-            Kind::NoPlace => Some("`tazpod vault setup-storage` makes it"),
+            Kind::Denied => Some("the credentials must allow to read, write and list there"),
+            Kind::NoPlace => Some("make it first, or correct `[vault] address` in `config.toml`"),
             Kind::Unreachable | Kind::Busy => {
                 Some("nothing is lost: what was not pushed stays here; try again later")
             }

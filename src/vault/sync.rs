@@ -112,6 +112,9 @@ pub async fn push(local: &Local<'_>, store: &dyn Store) -> Result<Pushed, Stoppe
     let State { seen, outbox, .. } = local.load()?;
     let mut pushed = Pushed::default();
     let mut seen = seen;
+    if let Some(seen) = seen.filter(|_| !outbox.is_empty()) {
+        check_pin(store, &seen).await?;
+    }
     for outgoing in outbox {
         let commit = &outgoing.commit;
         put_objects(local, store, &outgoing).await?;
@@ -227,10 +230,7 @@ pub async fn pull(
     let mut fingerprints = Vec::new();
     let mut chain = match state.seen {
         Some(seen) => {
-            let there = read_commit_bytes(store, &commit_key(seen.n)).await?;
-            if there.as_deref().map(Hash::of) != Some(seen.hash) {
-                return Err(gone_back(store, &seen, there.is_none()).into());
-            }
+            check_pin(store, &seen).await?;
             Some(seen)
         }
         None => None,
@@ -253,8 +253,13 @@ pub async fn pull(
         new.push((next, commit));
     }
     let Some(head) = chain else { return Ok(None) };
+    if expected.is_some() {
+        // Of what was seen before, too: the card may come second.
+        for n in 1..=state.seen.map_or(0, |seen| seen.n) {
+            fingerprints.extend(local.commit(n)?.map(|commit| commit.fingerprint()));
+        }
+    }
     if let Some(expected) = expected
-        && state.seen.is_none()
         && !fingerprints.contains(&expected)
     {
         let vault = head.vault;
@@ -287,8 +292,13 @@ pub async fn pull(
         fetch(local, store, object, &hash, size).await?;
     }
     let count = new.len();
-    for (link, commit) in &new {
-        local.advance(link, commit)?;
+    for (_, commit) in &new {
+        local.record(commit)?;
+    }
+    local.record(&newest)?;
+    local.pin(&head)?;
+    for (link, _) in &new {
+        local.dequeue(link.n)?;
     }
     Ok(Some(Pulled { head: newest, new: count }))
 }
@@ -411,7 +421,7 @@ pub async fn fetch(
     hash: &Hash,
     size: Option<u64>,
 ) -> Result<(), Stopped> {
-    if local.has(object, hash) {
+    if local.is_intact(object, hash) {
         return Ok(());
     }
     let key = object.key(hash);
@@ -428,6 +438,15 @@ pub async fn fetch(
         )
         .hint("`tazpod vault verify` lists what else is missing, `tazpod vault history` what can be restored")
         .into()),
+    }
+}
+
+/// The store still has the newest commit that this machine has seen there.
+async fn check_pin(store: &dyn Store, seen: &Link) -> Result<(), Stopped> {
+    let there = read_commit_bytes(store, &commit_key(seen.n)).await?;
+    match there.as_deref().map(Hash::of) == Some(seen.hash) {
+        true => Ok(()),
+        false => Err(gone_back(store, seen, there.is_none()).into()),
     }
 }
 

@@ -14,6 +14,9 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, 
 /// Caches that their tools renew at will: never saved.
 pub const VOLATILE: &[&str] = &[".aws/sso/cache", ".aws/cli/cache", ".kube/cache"];
 
+/// Times are kept as far as thirty thousand years from 1970, in seconds; further ones are set by nobody in earnest.
+const FAR: i64 = 1 << 40;
+
 /// A directory that is worked in through its descriptor.
 #[derive(Debug)]
 pub struct Root(OwnedFd);
@@ -113,6 +116,8 @@ impl Tree {
             }
         }
         tree.entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        // A directory that changes while it is listed may name a file twice.
+        tree.entries.dedup_by(|a, b| a.path == b.path);
         Ok(tree)
     }
 
@@ -170,7 +175,7 @@ impl Tree {
             path,
             kind,
             mode: stat.st_mode & 0o777,
-            modified: (stat.st_mtime, nanoseconds(stat.st_mtime_nsec)),
+            modified: (stat.st_mtime.clamp(-FAR, FAR), nanoseconds(stat.st_mtime_nsec)),
             stamp: (stat.st_ino, stat.st_ctime, nanoseconds(stat.st_ctime_nsec)),
         });
     }

@@ -16,6 +16,8 @@ on_every_engine!(
     one_pod_at_a_time,
     two_machines,
     earlier_states_and_another_passphrase,
+    what_cannot_be_read_stays,
+    a_hostile_spool,
     nothing_of_it_is_in_plaintext,
 );
 
@@ -292,6 +294,65 @@ fn earlier_states_and_another_passphrase(engine: Engine) {
     let there = machine(engine, &store.path().join("vault"));
     vault(&there, &["pull", "--card", &fingerprint]).success();
     vault(&there, &["verify", "--read-data"]).success();
+}
+
+/// Nothing is removed that could not be saved.
+fn what_cannot_be_read_stays(engine: Engine) {
+    let store = place();
+    let world = machine(engine, &store.path().join("vault"));
+    init(&world);
+    world.run(&["up", "--detach"]).success();
+    unlock(&world).success();
+    world.sh("echo mine >/run/vault/open/mine; echo roots | sudo tee /run/vault/open/roots >/dev/null; sudo chmod 600 /run/vault/open/roots").success();
+    vault(&world, &["save"]).failure(12, "`roots` cannot be read");
+    for command in [&["vault", "lock"][..], &["stop"], &["down"]] {
+        let done = world.run(command).failure(12, "not everything can be saved: `roots` cannot be read");
+        assert!(done.stderr.contains("hint: make it readable"), "{}", done.stderr);
+    }
+    assert_eq!(
+        world.sh("sudo cat /run/vault/open/roots /run/vault/open/mine").success().stdout,
+        "roots\nmine\n"
+    );
+    let done = vault(&world, &["lock", "--force"]).success();
+    assert!(done.stderr.contains("not saved: `roots`: cannot be read"), "{}", done.stderr);
+    world.sh("test ! -e /run/vault/open/mine").success();
+    unlock(&world).success();
+    assert_eq!(world.sh("cat /run/vault/open/*").success().stdout, "mine\n");
+    // A directory of root's can be saved, and not removed.
+    world.sh("sudo mkdir /run/vault/open/d && sudo touch /run/vault/open/d/f").success();
+    vault(&world, &["lock"]).failure(1, "hint: the vault is saved and locked, but this is left");
+    vault(&world, &["push"]).success();
+    unlock(&world).success();
+    assert_eq!(world.sh("ls /run/vault/open/d").success().stdout, "f\n");
+}
+
+/// A program in the pod can leave anything where the host looks.
+fn a_hostile_spool(engine: Engine) {
+    let store = place();
+    let world = machine(engine, &store.path().join("vault"));
+    init(&world);
+    world.run(&["up", "--detach"]).success();
+    unlock(&world).success();
+    world.sh("echo one >/run/vault/open/a").success();
+    vault(&world, &["save"]).success();
+    for mischief in [
+        "echo x >outbox/0000000009",
+        "ln -s /etc/passwd outbox/0000000003",
+        "mkfifo outbox/0000000003",
+        "echo x >seen.json",
+    ] {
+        world.sh(&format!("cd /run/tazpod/vault && cp seen.json /tmp/kept && {mischief}")).success();
+        let done = vault(&world, &["save"]);
+        assert_ne!(done.code, 124, "it hangs: {mischief}");
+        vault(&world, &["push"]).success();
+        world
+            .sh("cd /run/tazpod/vault && rm -f outbox/0000000009 outbox/0000000003 && cp /tmp/kept seen.json")
+            .success();
+    }
+    world.sh("echo two >/run/vault/open/a").success();
+    vault(&world, &["lock"]).success();
+    unlock(&world).success();
+    assert_eq!(world.sh("cat /run/vault/open/a").success().stdout, "two\n");
 }
 
 /// Searches everything that outlives the vault's being open.

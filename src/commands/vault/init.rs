@@ -2,7 +2,7 @@ use super::passphrase::{self, PassphraseArgs};
 use crate::agent::vault::now;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
-use crate::pod::vault::Vault;
+use crate::pod::vault::{self, Vault};
 use crate::vault::archive;
 use crate::vault::commit::{Commit, Draft, Reason};
 use crate::vault::id::VaultId;
@@ -27,7 +27,7 @@ impl Args {
     /// Makes it.
     pub async fn run(self, context: &Context) -> Result<()> {
         let vault = Vault::open(context).await?;
-        let _lock = passphrase::lock(context).await?;
+        let _lock = vault::lock(context).await?;
         if let Some(tip) = vault.local().load()?.tip {
             return Err(Error::new(
                 Kind::Conflict,

@@ -1,4 +1,3 @@
-use super::passphrase;
 use crate::agent::vault::{Answer, Request};
 use crate::context::Context;
 use crate::error::Result;
@@ -23,12 +22,12 @@ impl Args {
     pub async fn run(self, context: &Context) -> Result<()> {
         let (pod, link) = super::reach(context, &self.pod).await?;
         let vault = Vault::open(context).await?;
-        let _lock = passphrase::lock(context).await?;
+        let _lock = vault::lock(context).await?;
         let step = context.ui.step("locking the vault");
         let answer = link.vault(&Request::Lock { force: self.force }, None).await?;
         drop(step);
         let Answer::Locked { saved, holders } = answer else { return Err(vault::unexpected(&answer)) };
-        vault.collect(context, &pod, Some(&link)).await?;
+        let current = vault.collect(context, &pod, Some(&link)).await?;
         for (name, pid) in holders {
             context.ui.warn(format!(
                 "`{name}` ({pid} in the pod) still has files of the vault open, or works in its directory"
@@ -36,6 +35,7 @@ impl Args {
         }
         context.ui.status(format!("the vault is locked in `{}`", pod.name()));
         super::report(context, &saved)?;
+        super::check_current(current)?;
         if self.no_push {
             return Ok(());
         }

@@ -23,7 +23,7 @@ use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::link::Link;
 use crate::pod::target::PodArgs;
-use crate::pod::vault::{Vault, check_transport};
+use crate::pod::vault::{self, Vault, check_transport};
 use crate::vault::commit::{Commit, Draft, Reason};
 use crate::vault::id::Hash;
 use crate::vault::keeper::Saved;
@@ -88,10 +88,9 @@ async fn closed(context: &Context, vault: &Vault) -> Result<()> {
         if !pod.spool().is_dir() {
             continue;
         }
-        // A pod that does not answer has nothing open: what is open is in its agent's memory.
-        let link = attach::open(&pod, &record).await.ok();
+        let link = vault::reach(&pod, &record).await?;
         check_closed(&pod, link.as_ref()).await?;
-        vault.collect(context, &pod, link.as_ref()).await?;
+        collect_other(context, vault, &pod, link.as_ref()).await;
     }
     Ok(())
 }
@@ -99,12 +98,28 @@ async fn closed(context: &Context, vault: &Vault) -> Result<()> {
 /// One writer at a time: where the vault is open elsewhere on this machine, it is to be locked there first.
 async fn check_closed(pod: &PodDir, link: Option<&Link>) -> Result<()> {
     let Some(link) = link else { return Ok(()) };
-    match link.vault(&Request::State, None).await {
-        Ok(Answer::State { open: Some(_) }) => {
+    match link.vault(&Request::State, None).await? {
+        Answer::State { open: Some(_) } => {
             Err(Error::new(Kind::Locked, format!("the vault is open in `{}`", pod.name()))
                 .hint(format!("`tazpod vault lock {}` saves and closes it there", pod.name())))
         }
         _ => Ok(()),
+    }
+}
+
+/// Takes over what another pod has saved. One that left nonsense there is no reason not to go on.
+async fn collect_other(context: &Context, vault: &Vault, pod: &PodDir, link: Option<&Link>) {
+    if let Err(error) = vault.collect(context, pod, link).await {
+        context.ui.warn(format!("what `{}` has saved could not be taken over: {error}", pod.name()));
+    }
+}
+
+/// After a save: what was saved is current, or it is said that it is not.
+fn check_current(current: bool) -> Result<()> {
+    match current {
+        true => Ok(()),
+        false => Err(Error::new(Kind::Conflict, "what was saved is held: another state came first")
+            .hint("`tazpod vault history` shows both, `tazpod vault restore` makes the held one current")),
     }
 }
 

@@ -1,6 +1,5 @@
 //! What commands share that need the passphrase. It never leaves this machine's memory.
 
-use std::fs::File;
 use std::io::Read as _;
 
 use age::secrecy::{ExposeSecret as _, SecretString};
@@ -98,14 +97,6 @@ fn read(descriptor: u32) -> Result<SecretString> {
     let text = std::str::from_utf8(&text)
         .map_err(|source| Error::new(Kind::Usage, "the passphrase is not UTF-8").with_source(source))?;
     Ok(SecretString::from(text.strip_suffix('\r').unwrap_or(text)))
-}
-
-/// One tazpod at a time works on the vault of this machine.
-pub async fn lock(context: &Context) -> Result<File> {
-    context
-        .state()?
-        .lock("vault", || context.ui.status("waiting for another tazpod at work on the vault"))
-        .await
 }
 
 /// What commits call this machine.

@@ -1,9 +1,10 @@
-use super::passphrase::{self, PassphraseArgs};
+use super::passphrase::PassphraseArgs;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
-use crate::pod::vault::Vault;
+use crate::pod::vault::{self, Vault};
 use crate::vault::commit::Reason;
 use crate::vault::id::Hash;
+use crate::vault::key::Keyring;
 use crate::vault::sync;
 
 /// Fetch the newest state of the vault from the store. A vault that is open in a pod is not touched.
@@ -32,15 +33,27 @@ impl Args {
     /// Pulls.
     pub async fn run(self, context: &Context) -> Result<()> {
         let vault = Vault::open(context).await?;
-        let _lock = passphrase::lock(context).await?;
+        let _lock = vault::lock(context).await?;
         let new_here = vault.local().load()?.seen.is_none();
-        let mine = match self.keep {
-            Some(_) => {
-                super::closed(context, &vault).await?;
-                sync::set_aside(&vault.local())?.into_iter().next()
+        for (pod, record) in context.state()?.pods() {
+            if pod.spool().is_dir()
+                && let Ok(link) = vault::reach(&pod, &record).await
+            {
+                super::collect_other(context, &vault, &pod, link.as_ref()).await;
             }
-            None => None,
-        };
+        }
+        let (mut mine, mut keyring) = (None, None);
+        if let Some(side) = self.keep {
+            super::closed(context, &vault).await?;
+            if side == Side::Mine {
+                // Before anything is set aside: it is needed below.
+                keyring = Some(self.passphrase.open(context, &vault, &vault.head()?).await?);
+            }
+            mine = sync::set_aside(&vault.local())?.into_iter().next();
+        }
+        if let Some(mine) = &mine {
+            context.ui.status(format!("what this machine had is held: {}", mine.hash.short()));
+        }
         let step = context.ui.step(format!("pulling from {}", vault.store.describe()));
         let pulled = sync::pull(&vault.local(), &*vault.store, self.card).await?;
         drop(step);
@@ -64,7 +77,12 @@ impl Args {
             );
         }
         if let Some(mine) = mine.filter(|_| self.keep == Some(Side::Mine)) {
-            let keyring = self.passphrase.open(context, &vault, &pulled.head).await?;
+            let vk = |keyring: &Keyring| keyring.current().signer(&body.vault).map(|signer| signer.id());
+            let keyring = match keyring {
+                Some(keyring) if vk(&keyring)? == body.vk => keyring,
+                // The other side has changed the passphrase.
+                _ => self.passphrase.open(context, &vault, &pulled.head).await?,
+            };
             let sealed = super::resealed(&vault, &keyring, &mine)?;
             let commit = super::recommit(&vault, &keyring, sealed, Reason::Merge, Some(mine.hash))?;
             context.ui.status(format!("commit {} has what this machine had", commit.body.n));

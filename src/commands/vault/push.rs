@@ -1,8 +1,7 @@
-use super::passphrase;
 use crate::agent::vault::Request;
 use crate::context::Context;
 use crate::error::Result;
-use crate::pod::vault::Vault;
+use crate::pod::vault::{self, Vault};
 use crate::vault::sync;
 
 /// Bring what was saved into the store.
@@ -15,17 +14,23 @@ impl Args {
     /// Pushes.
     pub async fn run(self, context: &Context) -> Result<()> {
         let vault = Vault::open(context).await?;
-        let _lock = passphrase::lock(context).await?;
+        let _lock = vault::lock(context).await?;
         for (pod, record) in context.state()?.pods() {
             if !pod.spool().is_dir() {
                 continue;
             }
-            let link = crate::commands::attach::open(&pod, &record).await.ok();
+            let link = match vault::reach(&pod, &record).await {
+                Ok(link) => link,
+                Err(error) => {
+                    context.ui.warn(format!("`{}` cannot be asked to save: {error}", pod.name()));
+                    continue;
+                }
+            };
             if let Some(link) = &link {
                 // A vault that is locked has nothing to save.
                 let _ = link.vault(&Request::Save { force: false }, None).await;
             }
-            vault.collect(context, &pod, link.as_ref()).await?;
+            super::collect_other(context, &vault, &pod, link.as_ref()).await;
         }
         let head = vault.head()?;
         let step = context.ui.step(format!("pushing to {}", vault.store.describe()));

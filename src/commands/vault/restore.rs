@@ -1,7 +1,7 @@
-use super::passphrase::{self, PassphraseArgs};
+use super::passphrase::PassphraseArgs;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
-use crate::pod::vault::Vault;
+use crate::pod::vault::{self, Vault};
 use crate::vault::commit::Reason;
 use crate::vault::id::Hash;
 use crate::vault::local::Object;
@@ -23,7 +23,7 @@ impl Args {
     /// Restores it.
     pub async fn run(self, context: &Context) -> Result<()> {
         let vault = Vault::open(context).await?;
-        let _lock = passphrase::lock(context).await?;
+        let _lock = vault::lock(context).await?;
         super::closed(context, &vault).await?;
         let local = vault.local();
         let head = vault.head()?;

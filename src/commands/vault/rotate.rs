@@ -2,7 +2,7 @@ use super::passphrase::{self, PassphraseArgs};
 use crate::agent::vault::now;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
-use crate::pod::vault::Vault;
+use crate::pod::vault::{self, Vault};
 use crate::vault::commit::{Commit, Draft, Reason};
 use crate::vault::key::Keyring;
 use crate::vault::local::Object;
@@ -30,7 +30,7 @@ impl Args {
     /// Changes it.
     pub async fn run(self, context: &Context) -> Result<()> {
         let vault = Vault::open(context).await?;
-        let _lock = passphrase::lock(context).await?;
+        let _lock = vault::lock(context).await?;
         super::closed(context, &vault).await?;
         super::push_all(context, &vault).await?;
         let step = context.ui.step(format!("pulling from {}", vault.store.describe()));

@@ -1,4 +1,3 @@
-use super::passphrase;
 use crate::agent::vault::{Answer, Request};
 use crate::context::Context;
 use crate::error::Result;
@@ -22,10 +21,11 @@ impl Args {
     pub async fn run(self, context: &Context) -> Result<()> {
         let (pod, link) = super::reach(context, &self.pod).await?;
         let vault = Vault::open(context).await?;
-        let _lock = passphrase::lock(context).await?;
+        let _lock = vault::lock(context).await?;
         let answer = link.vault(&Request::Save { force: self.force }, None).await?;
         let Answer::Saved(saved) = answer else { return Err(vault::unexpected(&answer)) };
-        vault.collect(context, &pod, Some(&link)).await?;
-        super::report(context, &saved)
+        let current = vault.collect(context, &pod, Some(&link)).await?;
+        super::report(context, &saved)?;
+        super::check_current(current)
     }
 }

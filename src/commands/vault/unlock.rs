@@ -28,7 +28,7 @@ impl Args {
     pub async fn run(self, context: &Context) -> Result<()> {
         let (pod, link) = super::reach(context, &self.pod).await?;
         let vault = Vault::open(context).await?;
-        let _lock = passphrase::lock(context).await?;
+        let _lock = vault::lock(context).await?;
         if let Answer::State { open: Some(id) } = link.vault(&Request::State, None).await? {
             return Err(Error::new(
                 Kind::Locked,
@@ -37,10 +37,9 @@ impl Args {
         }
         for (other, record) in context.state()?.pods() {
             if other.name() != pod.name() && other.vault_name().exists() {
-                // A pod that does not answer has nothing open: what is open is in its agent's memory.
-                let link = crate::commands::attach::open(&other, &record).await.ok();
+                let link = vault::reach(&other, &record).await?;
                 super::check_closed(&other, link.as_ref()).await?;
-                vault.collect(context, &other, link.as_ref()).await?;
+                super::collect_other(context, &vault, &other, link.as_ref()).await;
             }
         }
         vault.collect(context, &pod, Some(&link)).await?;
