@@ -123,11 +123,14 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn Read + Send + '_>> {
-        Ok(Box::new(File::open(path)?))
+        // Others may write where this is: no link, and no waiting for whoever has the other end of a FIFO.
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let file = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+        if file.metadata()?.is_file() { Ok(Box::new(file)) } else { Err(io::ErrorKind::InvalidInput.into()) }
     }
 
     fn size(&self, path: &Path) -> io::Result<u64> {
-        fs::metadata(path).map(|found| found.len())
+        fs::symlink_metadata(path).map(|found| found.len())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

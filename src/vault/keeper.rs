@@ -253,6 +253,7 @@ impl Keeper {
             }
             if let Some((held, why)) = &open.held
                 && !force
+                && !closing
                 && held.entries == found.entries
             {
                 return Ok(Saved::Held { why: why.clone() });
