@@ -59,7 +59,7 @@ impl Vault {
         Local::new(&RealDisk::PRIVATE, self.path.clone())
     }
 
-    /// Makes the store's place, if it is a directory: a bucket is made by `setup-storage` alone.
+    /// Makes the store's place, if it is a directory: a bucket is for its owner to make.
     ///
     /// # Errors
     /// Where that is not possible.
