@@ -13,7 +13,7 @@ use russh::{Channel, ChannelMsg};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use zeroize::Zeroize as _;
 
 use crate::error::{Context as _, Error, Kind, Result};
@@ -100,13 +100,18 @@ pub enum Answer {
 
 /// The pod's keeper, one at a time.
 #[derive(Clone)]
-pub struct Vault(Arc<Mutex<Keeper>>);
+pub struct Vault {
+    keeper: Arc<Mutex<Keeper>>,
+    /// Told at each unlock.
+    opened: Arc<Notify>,
+}
 
 impl Vault {
     /// With nothing open. `home` is that of the pod's user.
     pub fn new(home: PathBuf) -> Vault {
         let spool = Path::new(RUN).join(VAULT_SPOOL);
-        Vault(Arc::new(Mutex::new(Keeper::new(VAULT_MEMORY.into(), spool, home))))
+        let keeper = Keeper::new(VAULT_MEMORY.into(), spool, home);
+        Vault { keeper: Arc::new(Mutex::new(keeper)), opened: Arc::default() }
     }
 
     /// The vault that is open; it takes as long as the work that is under way.
@@ -121,17 +126,19 @@ impl Vault {
     ) -> Result<T> {
         let vault = self.clone();
         let worked = tokio::task::spawn_blocking(move || {
-            work(&mut vault.0.lock().unwrap_or_else(PoisonError::into_inner))
+            work(&mut vault.keeper.lock().unwrap_or_else(PoisonError::into_inner))
         })
         .await;
         worked.context(Kind::Failure, || "the vault's keeper broke off")?
     }
 
-    /// Saves by itself, for ever.
+    /// Saves by itself while a vault is open, for ever; a pod without one wakes for nothing.
     pub async fn save_now_and_then(self) {
+        self.opened.notified().await;
         loop {
             tokio::time::sleep(INTERVAL).await;
             if self.state().await.is_none() {
+                self.opened.notified().await;
                 continue;
             }
             for _ in 0..PATIENCE {
@@ -180,6 +187,7 @@ impl Vault {
                         keeper.unlock(opening, sealed, Limits::default())
                     })
                     .await?;
+                self.opened.notify_one();
                 Ok(Answer::Unlocked { bytes, entries })
             }
             Request::Save { force } => Ok(Answer::Saved(self.save(force).await?)),

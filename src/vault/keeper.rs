@@ -83,8 +83,19 @@ struct Open {
     host: String,
     /// The tree as it was saved last.
     saved: Tree,
-    /// The tree that is held, and why: once is enough.
-    held: Option<(Tree, String)>,
+    /// What of the tree is not in that save, where it was forced.
+    unsaved: Option<String>,
+    /// The newest save that is held: one is enough.
+    held: Option<Held>,
+}
+
+/// A save that looked wrong.
+struct Held {
+    commit: Hash,
+    tree: Tree,
+    why: String,
+    /// Whether all of the tree is in it.
+    whole: bool,
 }
 
 /// The two directories, and the open vault, if one is.
@@ -146,7 +157,7 @@ impl Keeper {
         if let Some(left) = local.load()?.outbox.iter().find(|left| left.commit.body.n > opening.head.n) {
             let n = left.commit.body.n;
             return Err(Error::new(Kind::Conflict, format!("commit {n} of this pod was not collected"))
-                .hint("`tazpod vault status` collects it"));
+                .hint("`tazpod vault push` collects it"));
         }
         self.clear_leftovers();
         let fresh = self.beside()?;
@@ -173,6 +184,7 @@ impl Keeper {
             recipients: opening.recipients,
             host: opening.host.clone(),
             saved,
+            unsaved: None,
             held: None,
         });
         // Written through links of the home while the vault was locked: what the vault has not is carried over.
@@ -231,13 +243,6 @@ impl Keeper {
     /// [`Kind::Locked`] where nothing is open; where the spool cannot be written: then the last save stays the newest.
     pub fn save(&mut self, force: bool, time: &str) -> Result<Saved> {
         let tree = self.tree();
-        // One held save is enough until something is done about it, or the vault is locked.
-        if let Some((_, why)) = self.open.as_ref().and_then(|open| open.held.as_ref())
-            && !force
-            && is_wrong(self.open.as_ref(), &self.look()?)
-        {
-            return Ok(Saved::Held { why: why.clone() });
-        }
         self.save_from(&tree, force, false, time)
     }
 
@@ -249,14 +254,18 @@ impl Keeper {
         let (found, hash, size, unreadable) = loop {
             let found = Tree::scan(&root).map_err(|source| Error::io("read", tree, source))?;
             if found.entries == open.saved.entries {
-                return Ok(Saved::Unchanged);
+                return match open.unsaved.as_deref().filter(|_| closing && !force) {
+                    Some(why) => Err(incomplete_at_lock(why)),
+                    None => Ok(Saved::Unchanged),
+                };
             }
-            if let Some((held, why)) = &open.held
-                && !force
-                && !closing
-                && held.entries == found.entries
-            {
-                return Ok(Saved::Held { why: why.clone() });
+            if let Some(held) = open.held.as_ref().filter(|_| !force) {
+                // The first of those that have shrunk has the most in it: later ones do not replace it before the lock.
+                let enough = held.tree.entries == found.entries
+                    || (!closing && held.whole && has_shrunk(open, &found));
+                if enough && (held.whole || !closing) {
+                    return Ok(Saved::Held { why: held.why.clone() });
+                }
             }
             let limits = Limits::default();
             if found.bytes() > limits.bytes || found.entries.len() as u64 > limits.entries {
@@ -285,13 +294,11 @@ impl Keeper {
         let unread = unreadable.first().map(|path| format!("`{}` cannot be read", path.display()));
         let incomplete = unlisted.or(unread);
         if let Some(why) = incomplete.as_ref().filter(|_| closing && !force) {
-            // What is not saved must not be removed.
-            return Err(Error::new(Kind::Conflict, format!("not everything can be saved: {why}"))
-                .hint("make it readable (`sudo chown`), or remove it; `--force` locks without it"));
+            return Err(incomplete_at_lock(why));
         }
-        let why = match incomplete {
+        let why = match &incomplete {
             _ if force => None,
-            Some(why) => Some(why),
+            Some(why) => Some(why.clone()),
             None if shrunk => Some(format!("it has {} of {before} files", found.files())),
             None => None,
         };
@@ -309,7 +316,13 @@ impl Keeper {
         let commit = Commit::write(open.vault, base.as_ref(), draft, &open.signer, None)?;
         if let Some(why) = why {
             local.hold(&commit)?;
-            open.held = Some((found, why.clone()));
+            let held =
+                Held { commit: commit.hash, tree: found, why: why.clone(), whole: incomplete.is_none() };
+            // One that lacked something is worth no more than the next.
+            if let Some(before) = open.held.replace(held).filter(|before| !before.whole) {
+                local.let_go(&before.commit)?;
+                local.tidy(&[])?;
+            }
             return Ok(Saved::Held { why });
         }
         local.enqueue(&commit)?;
@@ -321,6 +334,7 @@ impl Keeper {
         // Of the save that this one replaces.
         local.tidy(&[])?;
         open.saved = found;
+        open.unsaved = incomplete;
         open.held = None;
         Ok(Saved::Made { n: commit.body.n, files, bytes, skipped })
     }
@@ -391,7 +405,7 @@ impl Keeper {
         }
         self.open = None;
         let removed = remove_tree(&closing);
-        self.leave_targets()?;
+        self.leave_targets();
         removed.map_err(|error| {
             error.hint("the vault is saved and locked, but this is left in the pod's memory: `sudo rm -r` removes it")
         })?;
@@ -399,14 +413,14 @@ impl Keeper {
     }
 
     /// While the vault is locked the home's links lead to empty directories: their tools fail on nothing.
-    fn leave_targets(&self) -> Result<()> {
+    fn leave_targets(&self) {
         for name in LINKED {
             let target = self.tree().join(name);
             if fs::read_link(self.home.join(name)).is_ok_and(|found| found == target) {
-                private_directory(&target)?;
+                // Where a program has put something else in the way, its tools fail on that.
+                let _ = private_directory(&target);
             }
         }
-        Ok(())
     }
 }
 
@@ -416,11 +430,10 @@ fn has_shrunk(open: &Open, found: &Tree) -> bool {
     before >= SHRUNK && found.files() * SHRUNK <= before
 }
 
-/// Whether what is held is still so.
-fn is_wrong(open: Option<&Open>, found: &Tree) -> bool {
-    open.is_some_and(|open| {
-        has_shrunk(open, found) || open.held.as_ref().is_some_and(|(held, _)| held.entries == found.entries)
-    })
+/// What is not saved must not be removed.
+fn incomplete_at_lock(why: &str) -> Error {
+    Error::new(Kind::Conflict, format!("not everything can be saved: {why}"))
+        .hint("make it readable (`sudo chown`), or remove it; `--force` locks without it")
 }
 
 fn locked() -> Error {

@@ -150,6 +150,15 @@ impl<'d> Local<'d> {
         self.write(&format!("{HELD}/{}", commit.hash), &commit.bytes)
     }
 
+    /// Forgets a held commit; `tidy` removes its generation.
+    ///
+    /// # Errors
+    /// Where it cannot be removed.
+    pub fn let_go(&self, hash: &Hash) -> Result<()> {
+        let name = format!("{HELD}/{hash}");
+        self.disk.remove(&self.path.join(&name)).map_err(|source| self.failed("remove", &name, source))
+    }
+
     /// The commits that are held, in no order that means anything.
     ///
     /// # Errors

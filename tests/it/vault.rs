@@ -313,8 +313,11 @@ fn what_cannot_be_read_stays(engine: Engine) {
         world.sh("sudo cat /run/vault/open/roots /run/vault/open/mine").success().stdout,
         "roots\nmine\n"
     );
-    let done = vault(&world, &["lock", "--force"]).success();
+    let done = vault(&world, &["save", "--force"]).success();
     assert!(done.stderr.contains("not saved: `roots`: cannot be read"), "{}", done.stderr);
+    // It is still in no save.
+    vault(&world, &["lock"]).failure(12, "not everything can be saved: `roots` cannot be read");
+    vault(&world, &["lock", "--force"]).success();
     world.sh("test ! -e /run/vault/open/mine").success();
     unlock(&world).success();
     assert_eq!(world.sh("cat /run/vault/open/*").success().stdout, "mine\n");

@@ -27,15 +27,17 @@ impl Args {
         super::closed(context, &vault).await?;
         let local = vault.local();
         let head = vault.head()?;
-        let wanted = match self.commit.parse::<u64>() {
-            Ok(n) => {
-                let waiting = local.load()?.outbox.into_iter().map(|outgoing| outgoing.commit);
-                waiting
-                    .into_iter()
-                    .find(|commit| commit.body.n == n)
-                    .map_or_else(|| local.commit(n), |found| Ok(Some(found)))?
-            }
-            Err(_) => local.held()?.into_iter().find(|held| is_named(&held.hash, &self.commit)),
+        let numbered = match self.commit.parse::<u64>() {
+            Ok(n) => match local.load()?.outbox.into_iter().find(|outgoing| outgoing.commit.body.n == n) {
+                Some(outgoing) => Some(outgoing.commit),
+                None => local.commit(n)?,
+            },
+            Err(_) => None,
+        };
+        // The beginning of a hash may be all digits.
+        let wanted = match numbered {
+            Some(commit) => Some(commit),
+            None => local.held()?.into_iter().find(|held| is_named(&held.hash, &self.commit)),
         };
         let wanted = wanted.ok_or_else(|| {
             Error::new(Kind::Usage, format!("this machine has no commit `{}`", self.commit)).hint(

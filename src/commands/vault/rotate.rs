@@ -55,7 +55,7 @@ impl Args {
             )
             .hint("try again"));
         }
-        pushed?;
+        pushed.map_err(|error| error.hint("the new passphrase counts on this machine already"))?;
         context.ui.status("the passphrase is changed");
         context.ui.status(format!("fingerprint: {}", commit.fingerprint()));
         context
