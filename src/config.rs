@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -24,8 +25,22 @@ pub struct UserConfig {
     pub engine: Option<String>,
     /// What concerns `attach`.
     pub attach: AttachConfig,
-    /// Where the vault's store is.
-    pub vault: Option<StoreSettings>,
+    /// What concerns the vault.
+    pub vault: VaultConfig,
+}
+
+/// The table `[vault]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct VaultConfig {
+    /// Where its store is; a directory of the user's where this has no address.
+    #[serde(flatten)]
+    pub store: StoreSettings,
+    /// Lock it after so long in which nobody was at work: `30m`, `2h`.
+    #[serde(deserialize_with = "duration")]
+    pub lock_after: Option<Duration>,
+    /// Lock it when the pod's last session has ended.
+    pub lock_with_last_session: bool,
 }
 
 /// The table `[attach]`.
@@ -73,6 +88,8 @@ const USER_KEYS: &[&str] = &[
     "vault.region",
     "vault.profile",
     "vault.path_style",
+    "vault.lock_after",
+    "vault.lock_with_last_session",
 ];
 const PROJECT_KEYS: &[&str] =
     &["vertical", "pod", "pod.image", "pod.ownership", "pod.env", "pod.env.*", "pod.network", "pod.memory"];
@@ -106,6 +123,12 @@ fn size<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<i64>, D::Err
     let wrong =
         || serde::de::Error::custom(format!("`{text}` is not an amount of memory, as `8g` or `512m` are"));
     parse_size(&text).map(Some).ok_or_else(wrong)
+}
+
+fn duration<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(from)?;
+    let wrong = || serde::de::Error::custom(format!("`{text}` is no length of time, as `30m` or `2h` are"));
+    humantime::parse_duration(&text).ok().filter(|length| length.as_secs() > 0).map(Some).ok_or_else(wrong)
 }
 
 fn parse_size(text: &str) -> Option<i64> {

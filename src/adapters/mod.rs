@@ -2,6 +2,7 @@
 
 pub mod child;
 pub mod engine;
+pub mod exposure;
 pub mod files;
 pub mod idmap;
 pub mod registry;

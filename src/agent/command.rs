@@ -203,7 +203,7 @@ fn start(agent: &Agent, request: &Request, writing: &Arc<ChannelWriteHalf<Msg>>)
     };
     command
         .env_clear()
-        .envs(agent.user.environment(&request.environment))
+        .envs(agent.environment(&request.environment))
         .current_dir(agent.user.directory(request.directory.as_deref()));
     if let Some(size) = request.terminal {
         let (pty, terminal) = Pty::open(size)?;

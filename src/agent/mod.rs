@@ -1,5 +1,6 @@
 //! The agent, PID 1 of the pod: it reaps, forwards signals, owns sessions, and is an SSH server on a Unix socket.
 
+mod activity;
 pub mod boot;
 mod command;
 pub mod connect;
@@ -15,19 +16,22 @@ mod sftp;
 mod user;
 pub mod vault;
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{DumpableBehavior, Signal};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets, clear_ambient_capability_set, set_capabilities};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::pod::spec::RUN;
+use activity::Activity;
 use boot::Boot;
 use reaper::Reaper;
 use session::Sessions;
@@ -43,7 +47,17 @@ pub(crate) struct Agent {
     user: User,
     reaper: Arc<Reaper>,
     sessions: Sessions,
+    activity: Activity,
     vault: Vault,
+}
+
+impl Agent {
+    /// The environment of a new process: the agent's own, the user's, the open vault's, then `extra`.
+    fn environment(&self, extra: &BTreeMap<String, String>) -> BTreeMap<OsString, OsString> {
+        let mut variables = self.vault.variables();
+        variables.extend(extra.iter().map(|(name, value)| (name.clone(), value.clone())));
+        self.user.environment(&variables)
+    }
 }
 
 /// Runs as PID 1 until SIGTERM; returns the exit code.
@@ -55,6 +69,9 @@ pub async fn run() -> Result<u8> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .context(Kind::Failure, || "cannot close this process to others")?;
     drop_capabilities().context(Kind::Failure, || "cannot drop capabilities")?;
+    // What crashes may have had secrets in memory. Who wants core dumps raises it: `ulimit -c`.
+    let limit = Rlimit { current: Some(0), ..getrlimit(Resource::Core) };
+    setrlimit(Resource::Core, limit).context(Kind::Failure, || "cannot limit core dumps")?;
     let mut terminate = signal(SignalKind::terminate()).context(Kind::Failure, || "cannot handle signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context(Kind::Failure, || "cannot handle signals")?;
     let directory = Path::new(RUN);
@@ -64,8 +81,11 @@ pub async fn run() -> Result<u8> {
     let listener = listen(&directory.join("agent.sock"))?;
     let vault = Vault::new(user.home.clone());
     let sessions = Sessions::default();
-    let agent = Arc::new(Agent { boot, user, reaper: Arc::clone(&reaper), sessions, vault: vault.clone() });
-    tokio::spawn(vault.clone().save_now_and_then());
+    let activity = Activity::default();
+    let agent =
+        Arc::new(Agent { boot, user, reaper: Arc::clone(&reaper), sessions, activity, vault: vault.clone() });
+    tokio::spawn(vault.clone().look_after(Arc::clone(&agent)));
+    tokio::spawn(vault::serve_pod(vault.clone()));
     tokio::select! {
         result = server::serve(listener, Arc::clone(&agent)) => result?,
         _ = terminate.recv() => {}

@@ -354,7 +354,8 @@ async fn serve_command(
     let counts = environment.contains_key(env::LINK_EXEC);
     let directory = settle(&agent, &mut environment);
     let request = Request { argv, environment, directory, terminal, counts };
-    command::serve(agent, request, reading, Arc::new(writing)).await
+    let _running = agent.activity.command();
+    command::serve(Arc::clone(&agent), request, reading, Arc::new(writing)).await
 }
 
 /// Why no command can be run now.
@@ -436,15 +437,18 @@ async fn serve_session(
     };
     tokio::select! {
         result = output => result,
-        () = carry_input(reading, &attachment) => Ok(()),
+        () = carry_input(reading, &attachment, &agent) => Ok(()),
     }
 }
 
 /// Returns when the client has gone.
-async fn carry_input(mut reading: ChannelReadHalf, attachment: &Attachment) {
+async fn carry_input(mut reading: ChannelReadHalf, attachment: &Attachment, agent: &Agent) {
     loop {
         match reading.wait().await {
-            Some(ChannelMsg::Data { data }) => attachment.input(data).await,
+            Some(ChannelMsg::Data { data }) => {
+                agent.activity.touch();
+                attachment.input(data).await;
+            }
             Some(ChannelMsg::WindowChange { col_width, row_height, pix_width, pix_height }) => {
                 attachment.resize(Size::from_request(col_width, row_height, pix_width, pix_height));
             }

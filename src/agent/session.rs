@@ -150,7 +150,7 @@ impl Session {
         std::os::unix::process::CommandExt::arg0(&mut command, format!("-{program}"));
         command
             .env_clear()
-            .envs(agent.user.environment(&environment))
+            .envs(agent.environment(&environment))
             .current_dir(agent.user.directory(directory))
             .stdin(Stdio::from(terminal.try_clone()?))
             .stdout(Stdio::from(terminal.try_clone()?))

@@ -2,10 +2,12 @@
 //!
 //! One request is a line of JSON, for [`Request::Unlock`] followed by the sealed generation; one answer is JSON.
 
-use std::io::{self, Read};
+use std::collections::BTreeMap;
+use std::io::{self, BufRead as _, BufReader, Read, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use russh::server::Msg;
@@ -13,6 +15,7 @@ use russh::{Channel, ChannelMsg};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio::net::UnixListener;
 use tokio::sync::{Notify, mpsc};
 use zeroize::Zeroize as _;
 
@@ -20,7 +23,10 @@ use crate::error::{Context as _, Error, Kind, Result};
 use crate::pod::spec::{RUN, VAULT_MEMORY, VAULT_SPOOL};
 use crate::vault::archive::{Extracted, Limits};
 use crate::vault::id::VaultId;
-use crate::vault::keeper::{Keeper, Opening, Saved};
+use crate::vault::keeper::{Keeper, Listed, Opening, Saved};
+use crate::vault::tree::Root;
+
+use super::Agent;
 
 /// The subsystem's name.
 pub const SUBSYSTEM: &str = "vault@tazpod";
@@ -32,6 +38,14 @@ const INTERVAL: Duration = Duration::from_secs(30);
 const QUIET: Duration = Duration::from_secs(2);
 /// … and how often that is waited for.
 const PATIENCE: u32 = 30;
+/// The socket by which programs of the pod ask: in memory, in a directory that is theirs alone.
+const SOCKET: &str = "tazpod.sock";
+/// How long a client may be silent amid its request.
+const SILENCE: Duration = Duration::from_secs(60);
+/// The file of the vault with variables for new sessions and commands …
+const VARIABLES: &str = ".env";
+/// … of which so many bytes are read.
+const VARIABLES_LIMIT: u64 = 256 << 10;
 
 /// What the host asks.
 #[derive(Serialize, Deserialize)]
@@ -40,7 +54,13 @@ pub enum Request {
     /// Whether it is open.
     State,
     /// Open it; the sealed generation follows.
-    Unlock(Opening),
+    Unlock {
+        /// What to open.
+        opening: Box<Opening>,
+        /// When to lock it without being told.
+        #[serde(default)]
+        autolock: AutoLock,
+    },
     /// Save what has changed.
     Save {
         /// Even what looks wrong.
@@ -58,6 +78,45 @@ pub enum Request {
         /// It.
         n: u64,
     },
+    /// What is in it.
+    List,
+    /// Add files; they follow, packed.
+    Add {
+        /// Replace what is there.
+        replace: bool,
+    },
+    /// Remove these.
+    Remove {
+        /// From the root.
+        paths: Vec<PathBuf>,
+        /// Directories, too.
+        recursive: bool,
+    },
+}
+
+impl Request {
+    /// Whether programs of the pod may ask it. What needs the identity, or is between keeper and host, is the host's.
+    fn is_for_everybody(&self) -> bool {
+        match self {
+            Request::State
+            | Request::Save { .. }
+            | Request::Lock { .. }
+            | Request::List
+            | Request::Add { .. }
+            | Request::Remove { .. } => true,
+            Request::Unlock { .. } | Request::Freeze | Request::Collected { .. } => false,
+        }
+    }
+}
+
+/// When the vault is locked without being told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AutoLock {
+    /// After so many seconds in which nobody typed, no command of the host's ran, and no program held a file of it.
+    pub idle_s: Option<u64>,
+    /// When the last session has ended.
+    pub last_session: bool,
 }
 
 /// What the agent answers.
@@ -85,6 +144,18 @@ pub enum Answer {
         /// Programs that have a file of the vault open, or work in its directory: name and process id.
         holders: Vec<(String, i32)>,
     },
+    /// To [`Request::List`].
+    Listed {
+        /// All of it, sorted by path.
+        entries: Vec<Listed>,
+    },
+    /// To [`Request::Add`].
+    Added {
+        /// Bytes of all files.
+        bytes: u64,
+        /// Files, directories and links.
+        entries: u64,
+    },
     /// Done, and nothing to say.
     Done,
     /// Not done.
@@ -98,12 +169,32 @@ pub enum Answer {
     },
 }
 
+impl Answer {
+    /// What was not done, as an error.
+    ///
+    /// # Errors
+    /// [`Answer::Refused`].
+    pub fn accepted(self) -> Result<Answer> {
+        let Answer::Refused { code, message, hints } = self else { return Ok(self) };
+        Err(hints.into_iter().fold(Error::new(Kind::of_exit_code(code), message), Error::hint))
+    }
+
+    fn refusal(error: &Error) -> Answer {
+        let hints = error.hints().to_vec();
+        Answer::Refused { code: error.exit_code(), message: error.to_string(), hints }
+    }
+}
+
 /// The pod's keeper, one at a time.
 #[derive(Clone)]
 pub struct Vault {
     keeper: Arc<Mutex<Keeper>>,
     /// Told at each unlock.
     opened: Arc<Notify>,
+    /// What is open, for those who must not wait for the keeper.
+    open: Arc<Mutex<Option<VaultId>>>,
+    /// Since when it is open.
+    autolock: Arc<Mutex<(AutoLock, Instant)>>,
 }
 
 impl Vault {
@@ -111,12 +202,31 @@ impl Vault {
     pub fn new(home: PathBuf) -> Vault {
         let spool = Path::new(RUN).join(VAULT_SPOOL);
         let keeper = Keeper::new(VAULT_MEMORY.into(), spool, home);
-        Vault { keeper: Arc::new(Mutex::new(keeper)), opened: Arc::default() }
+        Vault {
+            keeper: Arc::new(Mutex::new(keeper)),
+            opened: Arc::default(),
+            open: Arc::default(),
+            autolock: Arc::new(Mutex::new((AutoLock::default(), Instant::now()))),
+        }
     }
 
-    /// The vault that is open; it takes as long as the work that is under way.
-    async fn state(&self) -> Option<VaultId> {
-        self.work(|keeper| Ok(keeper.vault())).await.unwrap_or_default()
+    /// Variables for new sessions and commands, from the open vault.
+    pub fn variables(&self) -> BTreeMap<String, String> {
+        if self.state().is_none() {
+            return BTreeMap::new();
+        }
+        match read_variables(&Path::new(VAULT_MEMORY).join("open")) {
+            Ok(variables) => variables,
+            Err(error) => {
+                log(&error);
+                BTreeMap::new()
+            }
+        }
+    }
+
+    /// The vault that is open, as of the last work that has ended.
+    fn state(&self) -> Option<VaultId> {
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Work on files, which has a thread of its own: nobody else waits for it, or for the keeper.
@@ -126,20 +236,38 @@ impl Vault {
     ) -> Result<T> {
         let vault = self.clone();
         let worked = tokio::task::spawn_blocking(move || {
-            work(&mut vault.keeper.lock().unwrap_or_else(PoisonError::into_inner))
+            let mut keeper = vault.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+            let result = work(&mut keeper);
+            *vault.open.lock().unwrap_or_else(PoisonError::into_inner) = keeper.vault();
+            result
         })
         .await;
         worked.context(Kind::Failure, || "the vault's keeper broke off")?
     }
 
-    /// Saves by itself while a vault is open, for ever; a pod without one wakes for nothing.
-    pub async fn save_now_and_then(self) {
+    /// Saves by itself while a vault is open, for ever, and locks it when it is time; a pod without one wakes for nothing.
+    pub(super) async fn look_after(self, agent: Arc<Agent>) {
         self.opened.notified().await;
+        let mut had_sessions = false;
         loop {
             tokio::time::sleep(INTERVAL).await;
-            if self.state().await.is_none() {
+            if self.state().is_none() {
                 self.opened.notified().await;
+                had_sessions = false;
                 continue;
+            }
+            let has_sessions = !agent.sessions.list().is_empty();
+            had_sessions |= has_sessions;
+            let (autolock, since) = *self.autolock.lock().unwrap_or_else(PoisonError::into_inner);
+            let ended = autolock.last_session && had_sessions && !has_sessions;
+            let idle_s = agent.activity.idle().min(since.elapsed()).as_secs();
+            let idle = autolock.idle_s.is_some_and(|limit| idle_s >= limit);
+            if ended || (idle && holders().is_empty()) {
+                // What cannot be saved is not locked away; the log says why, and it is tried again.
+                match self.work(|keeper| keeper.lock(false, &now())).await {
+                    Ok(_) => continue,
+                    Err(error) => log(&error),
+                }
             }
             for _ in 0..PATIENCE {
                 let before = self.work(|keeper| keeper.look()).await.unwrap_or_default();
@@ -167,26 +295,27 @@ impl Vault {
 
     /// Before the pod ends: saved, and gone.
     pub async fn close(&self) {
-        if self.state().await.is_some()
+        if self.state().is_some()
             && let Err(error) = self.work(|keeper| keeper.lock(false, &now())).await
         {
             log(&error);
         }
     }
 
-    async fn answer(&self, request: Request, sealed: Incoming) -> Result<Answer> {
+    async fn answer(&self, request: Request, sealed: impl Read + Send + 'static) -> Result<Answer> {
         match request {
-            Request::State => Ok(Answer::State { open: self.state().await }),
-            Request::Unlock(opening) => {
+            Request::State => Ok(Answer::State { open: self.state() }),
+            Request::Unlock { opening, autolock } => {
                 let Extracted { bytes, entries } = self
                     .work(move |keeper| {
                         if !keeper.has_memory() {
                             return Err(Error::new(Kind::Failure, "this pod has no memory for a vault")
                                 .hint("it is older than this tazpod: `tazpod up --recreate`"));
                         }
-                        keeper.unlock(opening, sealed, Limits::default())
+                        keeper.unlock(*opening, sealed, Limits::default())
                     })
                     .await?;
+                *self.autolock.lock().unwrap_or_else(PoisonError::into_inner) = (autolock, Instant::now());
                 self.opened.notify_one();
                 Ok(Answer::Unlocked { bytes, entries })
             }
@@ -204,14 +333,109 @@ impl Vault {
             Request::Collected { n } => {
                 self.work(move |keeper| keeper.collected(n)).await.map(|()| Answer::Done)
             }
+            Request::List => {
+                self.work(|keeper| keeper.list()).await.map(|entries| Answer::Listed { entries })
+            }
+            Request::Add { replace } => {
+                let Extracted { bytes, entries } =
+                    self.work(move |keeper| keeper.add(sealed, replace, Limits::default())).await?;
+                Ok(Answer::Added { bytes, entries })
+            }
+            Request::Remove { paths, recursive } => {
+                self.work(move |keeper| keeper.remove(&paths, recursive)).await.map(|()| Answer::Done)
+            }
         }
     }
 }
 
 fn log(error: &Error) {
     // PID 1's stderr is the pod's log.
-    let line = format!("tazpod: the vault was not saved: {error}\n");
-    let _ = io::Write::write_all(&mut io::stderr(), line.as_bytes());
+    let _ = io::stderr().write_all(format!("tazpod: the vault: {error}\n").as_bytes());
+}
+
+/// The variables of a tree's file for them; none where it has no such file.
+fn read_variables(tree: &Path) -> Result<BTreeMap<String, String>> {
+    let failed = || format!("cannot read `{VARIABLES}`");
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK;
+    let opened =
+        Root::open(tree).and_then(|root| root.at(VARIABLES.as_ref(), flags, rustix::fs::Mode::empty()));
+    let file = match opened {
+        Ok(file) => std::fs::File::from(file),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(source) => return Err(Error::new(Kind::Failure, failed()).with_source(source)),
+    };
+    let parsed = dotenvy::from_read_iter(file.take(VARIABLES_LIMIT)).collect::<Result<_, _>>();
+    // Its own words would show a secret.
+    parsed.map_err(|_| Error::new(Kind::Failure, format!("`{VARIABLES}` has a line that is not NAME=VALUE")))
+}
+
+/// Where programs of this pod reach its keeper; `None` outside a pod.
+pub fn socket() -> Option<PathBuf> {
+    let path = Path::new(VAULT_MEMORY).join(SOCKET);
+    path.exists().then_some(path)
+}
+
+/// Asks the keeper of the pod that this program runs in; what `packed` gives follows the request.
+///
+/// # Errors
+/// What the keeper refused; where it does not answer.
+pub fn ask(socket: &Path, request: &Request, packed: Option<&mut dyn Read>) -> Result<Answer> {
+    let failed = |source| Error::io("ask the vault's keeper at", socket, source);
+    let mut stream = UnixStream::connect(socket).map_err(failed)?;
+    let mut line = serde_json::to_vec(request).context(Kind::Failure, || "cannot write a request")?;
+    line.push(b'\n');
+    stream.write_all(&line).map_err(failed)?;
+    if let Some(packed) = packed {
+        // A keeper that refuses takes no more, and says why.
+        let _ = io::copy(packed, &mut stream);
+    }
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).map_err(failed)?;
+    serde_json::from_slice::<Answer>(&answer)
+        .context(Kind::Failure, || "the vault's keeper does not answer")?
+        .accepted()
+}
+
+/// Answers programs of the pod, for ever. A pod without memory for a vault has no such socket.
+pub async fn serve_pod(vault: Vault) {
+    let path = Path::new(VAULT_MEMORY).join(SOCKET);
+    let Ok(listener) = UnixListener::bind(&path) else { return };
+    loop {
+        let accepted = listener.accept().await.and_then(|(stream, _)| {
+            let stream = stream.into_std()?;
+            stream.set_nonblocking(false)?;
+            stream.set_read_timeout(Some(SILENCE))?;
+            stream.set_write_timeout(Some(SILENCE))?;
+            Ok(stream)
+        });
+        let Ok(stream) = accepted else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let vault = vault.clone();
+        let runtime = tokio::runtime::Handle::current();
+        tokio::task::spawn_blocking(move || {
+            let answer = runtime.block_on(answer_program(&vault, &stream));
+            let answer = answer.unwrap_or_else(|error| Answer::refusal(&error));
+            // A program that has gone needs no answer.
+            let _ = (&stream).write_all(&serde_json::to_vec(&answer).unwrap_or_default());
+        });
+    }
+}
+
+async fn answer_program(vault: &Vault, stream: &UnixStream) -> Result<Answer> {
+    let unknown = || Error::new(Kind::Failure, "not a request that this agent knows");
+    let stream = stream.try_clone().map_err(|source| unknown().with_source(source))?;
+    let mut reader = BufReader::new(stream);
+    let mut line = Vec::new();
+    let limit = LONGEST_REQUEST as u64;
+    (&mut reader).take(limit).read_until(b'\n', &mut line).map_err(|source| unknown().with_source(source))?;
+    let request: Request = serde_json::from_slice(&line).map_err(|source| unknown().with_source(source))?;
+    if !request.is_for_everybody() {
+        return Err(Error::new(Kind::Usage, "this is for the host to ask"));
+    }
+    vault.answer(request, reader).await
 }
 
 /// For people, so that only a clock out of all bounds is an empty text.
@@ -246,7 +470,8 @@ pub async fn serve(vault: &Vault, mut channel: Channel<Msg>) -> Result<(), russh
     let answer = match request {
         Ok(request) => {
             let (sender, receiver) = mpsc::channel(16);
-            let sealed = Incoming { queue: receiver, rest: line.freeze(), ended: false };
+            let runtime = tokio::runtime::Handle::current();
+            let sealed = Incoming { runtime, queue: receiver, rest: line.freeze(), ended: false };
             let feed = async {
                 // What nobody reads is not waited for: the answer comes all the same.
                 while let Some(message) = channel.wait().await {
@@ -271,18 +496,15 @@ pub async fn serve(vault: &Vault, mut channel: Channel<Msg>) -> Result<(), russh
             Err(Error::new(Kind::Failure, "not a request that this agent knows").with_source(error))
         }
     };
-    let answer = answer.unwrap_or_else(|error| Answer::Refused {
-        code: error.exit_code(),
-        message: error.to_string(),
-        hints: error.hints().to_vec(),
-    });
+    let answer = answer.unwrap_or_else(|error| Answer::refusal(&error));
     channel.data_bytes(serde_json::to_vec(&answer).unwrap_or_default()).await?;
     channel.eof().await?;
     channel.close().await
 }
 
-/// What follows a request, as a reader for another thread. A connection that breaks off is an error, not an end.
+/// What follows a request, as a reader for another thread. A connection that breaks off, or is silent, is an error, not an end.
 struct Incoming {
+    runtime: tokio::runtime::Handle,
     queue: mpsc::Receiver<Option<Bytes>>,
     rest: Bytes,
     ended: bool,
@@ -294,10 +516,13 @@ impl Read for Incoming {
             if self.ended {
                 return Ok(0);
             }
-            match self.queue.blocking_recv() {
-                Some(Some(data)) => self.rest = data,
-                Some(None) => self.ended = true,
-                None => return Err(io::ErrorKind::UnexpectedEof.into()),
+            let next = async { tokio::time::timeout(SILENCE, self.queue.recv()).await };
+            match self.runtime.block_on(next) {
+                Ok(Some(Some(data))) => self.rest = data,
+                Ok(Some(None)) => self.ended = true,
+                Ok(None) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                // A client that was stopped must not keep the keeper.
+                Err(_) => return Err(io::ErrorKind::TimedOut.into()),
             }
         }
         let count = buffer.len().min(self.rest.len());

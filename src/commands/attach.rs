@@ -1,3 +1,8 @@
+use std::fs::File;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
 use crate::adapters::engine::{Endpoint, Engine};
 use crate::adapters::state::{LinkRecord, PodDir};
 use crate::adapters::terminal;
@@ -8,6 +13,9 @@ use crate::link::detach::{self, Detector};
 use crate::link::relay::{self, Left};
 use crate::link::{Link, lost};
 use crate::pod::target::PodArgs;
+
+/// How often what an open vault has saved is pushed while somebody is attached.
+const PUSH_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
 /// The session that `up` and `attach` take where none is named.
 pub const DEFAULT_SESSION: &str = "main";
@@ -47,13 +55,44 @@ pub async fn enter(context: &Context, pod: &PodDir, session: &str) -> Result<u8>
     channel.set_env(false, env::LINK_SESSION, session).await.map_err(lost)?;
     relay::request_terminal(&channel).await?;
     channel.request_shell(false).await.map_err(lost)?;
-    match relay::session(channel, detector).await? {
+    let left = tokio::select! {
+        left = relay::session(channel, detector) => left?,
+        never = push_now_and_then(context, pod) => never,
+    };
+    match left {
         Left::Ended(status) => Ok(status),
         Left::Detached => {
             context.ui.status(format!("detached from {}; `tazpod attach` returns", pod.name()));
             Ok(0)
         }
     }
+}
+
+/// Brings what the pod's open vault has saved into the store, every few minutes. By another process: a slow store holds up no
+/// terminal, and what a push takes of memory is given back. What it has to say is in a log.
+async fn push_now_and_then<T>(context: &Context, pod: &PodDir) -> T {
+    loop {
+        tokio::time::sleep(PUSH_INTERVAL).await;
+        if pod.vault_name().exists()
+            && let Ok(mut pushing) = push_in_background(context)
+        {
+            // It has timeouts of its own; it goes on when this one ends.
+            while pushing.try_wait().is_ok_and(|ended| ended.is_none()) {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+fn push_in_background(context: &Context) -> Result<Child> {
+    let log = context.state()?.log("vault-push")?;
+    let failed = |source| Error::io("push in the background, with the log", &log, source);
+    let output = File::create(&log).map_err(failed)?;
+    let program = std::env::current_exe().map_err(failed)?;
+    let mut command = Command::new(program);
+    command.args(["vault", "push"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
+    // Not the terminal's: what is typed there is not for it.
+    command.process_group(0).spawn().map_err(failed)
 }
 
 /// A link by the pod's own record.

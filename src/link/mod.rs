@@ -212,16 +212,10 @@ impl Link {
                 },
             }
         };
-        let answer = serde_json::from_slice(&answer).context(Kind::Failure, || {
+        let answer: vault::Answer = serde_json::from_slice(&answer).context(Kind::Failure, || {
             "the agent does not answer about the vault; `tazpod up --recreate` brings this version's agent"
         })?;
-        match answer {
-            vault::Answer::Refused { code, message, hints } => {
-                let error = Error::new(Kind::of_exit_code(code), message);
-                Err(hints.into_iter().fold(error, Error::hint))
-            }
-            answer => Ok(answer),
-        }
+        answer.accepted()
     }
 
     /// Asks the agent about itself.

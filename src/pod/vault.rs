@@ -11,7 +11,8 @@ use crate::adapters::engine::{Endpoint, Engine};
 use crate::adapters::files;
 use crate::adapters::state::{LinkRecord, PodDir};
 use crate::adapters::store::{self, Access, Place, StoreConfig, StoreSettings};
-use crate::agent::vault::{Answer, Request};
+use crate::agent::vault::{Answer, AutoLock, Request};
+use crate::config::VaultConfig;
 use crate::context::Context;
 use crate::env;
 use crate::error::{Error, Kind, Result};
@@ -33,6 +34,8 @@ pub struct Vault {
     pub store: Box<dyn Place>,
     /// As the user wrote it, or the default.
     pub settings: StoreSettings,
+    /// When pods lock it without being told.
+    pub autolock: AutoLock,
     config: StoreConfig,
 }
 
@@ -42,16 +45,18 @@ impl Vault {
     /// # Errors
     /// [`Kind::Config`] for a store's address that is none.
     pub async fn open(context: &Context) -> Result<Vault> {
-        let settings = match context.user_config()?.vault {
-            Some(settings) => settings,
-            None => StoreSettings {
-                address: data_directory()?.join("vaults").join(NAME).to_string_lossy().into_owned(),
-                ..StoreSettings::default()
-            },
+        let VaultConfig { store: mut settings, lock_after, lock_with_last_session } =
+            context.user_config()?.vault;
+        if settings.address.is_empty() {
+            settings.address = data_directory()?.join("vaults").join(NAME).to_string_lossy().into_owned();
+        }
+        let autolock = AutoLock {
+            idle_s: lock_after.map(|length| length.as_secs()),
+            last_session: lock_with_last_session,
         };
         let config = StoreConfig::new(&settings)?;
         let store = store::open(&config, Access::default()).await;
-        Ok(Vault { path: context.state()?.vault(NAME), store, settings, config })
+        Ok(Vault { path: context.state()?.vault(NAME), store, settings, autolock, config })
     }
 
     /// What is here.

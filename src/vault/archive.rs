@@ -69,85 +69,147 @@ pub struct Extracted {
 /// Where the output cannot be written. A file that has vanished is left out and counts as torn.
 pub fn seal<W: Write>(root: &Root, tree: &Tree, recipient: &Recipient, into: W) -> Result<(Sealed, W)> {
     let failed = || "cannot write the sealed generation";
-    let sealing = recipient.seal(Hashing::new(into))?;
-    let mut compressor = zstd::Encoder::new(sealing, LEVEL).context(Kind::Failure, failed)?;
-    compressor.include_checksum(true).context(Kind::Failure, failed)?;
-    // Compression on a second core.
-    compressor.multithread(1).context(Kind::Failure, failed)?;
-    let mut archive = tar::Builder::new(compressor);
-    let (mut torn, mut unreadable) = (Vec::new(), Vec::new());
+    let mut packer = Packer::new(recipient.seal(Hashing::new(into))?)?;
     for entry in &tree.entries {
-        append(&mut archive, root, entry, &mut torn, &mut unreadable)
-            .context(Kind::Failure, || format!("cannot seal `{}`", entry.path.display()))?;
+        packer.add(root, entry, &entry.path)?;
     }
-    let compressor = archive.into_inner().context(Kind::Failure, failed)?;
-    let sealing = compressor.finish().context(Kind::Failure, failed)?;
+    let Packed { into: sealing, torn, unreadable } = packer.finish()?;
     let hashing = sealing.finish().context(Kind::Failure, failed)?;
     let (hash, size, into) = hashing.finish();
     Ok((Sealed { hash, size, torn, unreadable }, into))
 }
 
-fn append<W: Write>(
-    archive: &mut tar::Builder<W>,
-    root: &Root,
-    entry: &Entry,
-    torn: &mut Vec<PathBuf>,
-    unreadable: &mut Vec<PathBuf>,
-) -> io::Result<()> {
-    let mut header = tar::Header::new_gnu();
-    header.set_mode(entry.mode);
-    header.set_uid(OWNER);
-    header.set_gid(OWNER);
-    let (seconds, nanoseconds) = entry.modified;
-    header.set_mtime(u64::try_from(seconds).unwrap_or_default());
-    header.set_size(0);
-    // Opened first: what cannot be opened must leave no trace in the archive.
-    let file = match entry.kind {
-        EntryKind::File(size) => {
-            match root.at(&entry.path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()) {
-                Ok(file) => Some((File::from(file), size)),
-                Err(source) => {
-                    let gone = source.kind() == io::ErrorKind::NotFound;
-                    if gone { torn } else { unreadable }.push(entry.path.clone());
-                    return Ok(());
-                }
-            }
-        }
-        _ => None,
-    };
-    if nanoseconds != 0 || seconds < 0 {
-        // pax(1): a header of whole seconds is what others read.
-        let time = decimal(seconds, nanoseconds);
-        archive.append_pax_extensions([("mtime", time.as_bytes())])?;
+/// Packs files as generations have them, unsealed: tar, zstd.
+pub struct Packer<W: Write> {
+    archive: tar::Builder<zstd::Encoder<'static, W>>,
+    torn: Vec<PathBuf>,
+    unreadable: Vec<PathBuf>,
+}
+
+/// What a [`Packer`] has done.
+#[derive(Debug)]
+pub struct Packed<W> {
+    /// Where it was written to.
+    pub into: W,
+    /// As in [`Sealed`].
+    pub torn: Vec<PathBuf>,
+    /// As in [`Sealed`].
+    pub unreadable: Vec<PathBuf>,
+}
+
+impl<W: Write> Packer<W> {
+    /// Nothing is written before the first entry.
+    ///
+    /// # Errors
+    /// Where there is no memory for it.
+    pub fn new(into: W) -> Result<Packer<W>> {
+        let failed = || "cannot compress";
+        let mut compressor = zstd::Encoder::new(into, LEVEL).context(Kind::Failure, failed)?;
+        compressor.include_checksum(true).context(Kind::Failure, failed)?;
+        // Compression on a second core.
+        compressor.multithread(1).context(Kind::Failure, failed)?;
+        Ok(Packer { archive: tar::Builder::new(compressor), torn: Vec::new(), unreadable: Vec::new() })
     }
-    match (&entry.kind, file) {
-        (EntryKind::Link(target), _) => {
-            header.set_entry_type(EntryType::Symlink);
-            if header.set_link_name_literal(target.as_os_str().as_bytes()).is_err() {
-                long(archive, EntryType::GNULongLink, target)?;
+
+    /// Adds an entry that is below `root`, under another name if you like. A directory comes before what is in it.
+    ///
+    /// # Errors
+    /// Where the output cannot be written. What has vanished is left out and counts as torn.
+    pub fn add(&mut self, root: &Root, entry: &Entry, name: &Path) -> Result<()> {
+        self.try_add(root, entry, name)
+            .context(Kind::Failure, || format!("cannot pack `{}`", entry.path.display()))
+    }
+
+    fn try_add(&mut self, root: &Root, entry: &Entry, name: &Path) -> io::Result<()> {
+        let EntryKind::File(size) = entry.kind else {
+            return self.try_put(name, &entry.kind, entry.mode, entry.modified, io::empty());
+        };
+        // Opened first: what cannot be opened must leave no trace in the archive.
+        let mut file = match root.at(&entry.path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(source) => {
+                let gone = source.kind() == io::ErrorKind::NotFound;
+                if gone { &mut self.torn } else { &mut self.unreadable }.push(entry.path.clone());
+                return Ok(());
             }
-            named(archive, header, &entry.path, io::empty())
+        };
+        let stamp = |file: &File| {
+            file.metadata().map(|found| (found.len(), found.mtime(), found.mtime_nsec(), found.ctime_nsec()))
+        };
+        let before = stamp(&file)?;
+        self.try_put(name, &entry.kind, entry.mode, entry.modified, &mut file)?;
+        if stamp(&file)? != before || before.0 != size {
+            self.torn.push(entry.path.clone());
         }
-        (_, None) => {
-            header.set_entry_type(EntryType::Directory);
-            named(archive, header, &entry.path, io::empty())
+        Ok(())
+    }
+
+    /// Adds an entry that is in no tree. Of `data` exactly as much is taken as `kind` says.
+    ///
+    /// # Errors
+    /// Where the output cannot be written.
+    pub fn put(
+        &mut self,
+        name: &Path,
+        kind: &EntryKind,
+        mode: u32,
+        modified: (i64, u32),
+        data: impl Read,
+    ) -> Result<()> {
+        self.try_put(name, kind, mode, modified, data)
+            .context(Kind::Failure, || format!("cannot pack `{}`", name.display()))
+    }
+
+    fn try_put(
+        &mut self,
+        name: &Path,
+        kind: &EntryKind,
+        mode: u32,
+        (seconds, nanoseconds): (i64, u32),
+        data: impl Read,
+    ) -> io::Result<()> {
+        let archive = &mut self.archive;
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(mode);
+        header.set_uid(OWNER);
+        header.set_gid(OWNER);
+        header.set_mtime(u64::try_from(seconds).unwrap_or_default());
+        header.set_size(0);
+        if nanoseconds != 0 || seconds < 0 {
+            // pax(1): a header of whole seconds is what others read.
+            let time = decimal(seconds, nanoseconds);
+            archive.append_pax_extensions([("mtime", time.as_bytes())])?;
         }
-        (_, Some((mut file, size))) => {
-            header.set_entry_type(EntryType::Regular);
-            header.set_size(size);
-            let stamp = |file: &File| {
-                file.metadata()
-                    .map(|found| (found.len(), found.mtime(), found.mtime_nsec(), found.ctime_nsec()))
-            };
-            let before = stamp(&file)?;
-            // Exactly as long as announced, whatever becomes of the file meanwhile.
-            let exact = Exactly { inner: (&mut file).chain(io::repeat(0)).take(size) };
-            named(archive, header, &entry.path, exact)?;
-            if stamp(&file)? != before || before.0 != size {
-                torn.push(entry.path.clone());
+        match kind {
+            EntryKind::Link(target) => {
+                header.set_entry_type(EntryType::Symlink);
+                if header.set_link_name_literal(target.as_os_str().as_bytes()).is_err() {
+                    long(archive, EntryType::GNULongLink, target)?;
+                }
+                named(archive, header, name, io::empty())
             }
-            Ok(())
+            EntryKind::Directory => {
+                header.set_entry_type(EntryType::Directory);
+                named(archive, header, name, io::empty())
+            }
+            EntryKind::File(size) => {
+                header.set_entry_type(EntryType::Regular);
+                header.set_size(*size);
+                // Exactly as long as announced, whatever becomes of the file meanwhile.
+                named(archive, header, name, Exactly { inner: data.chain(io::repeat(0)).take(*size) })
+            }
         }
+    }
+
+    /// Ends the archive; what it was written to may have an end of its own.
+    ///
+    /// # Errors
+    /// Where the output cannot be written.
+    pub fn finish(self) -> Result<Packed<W>> {
+        let failed = || "cannot write the packed files";
+        let compressor = self.archive.into_inner().context(Kind::Failure, failed)?;
+        let into = compressor.finish().context(Kind::Failure, failed)?;
+        Ok(Packed { into, torn: self.torn, unreadable: self.unreadable })
     }
 }
 

@@ -2,12 +2,13 @@
 //!
 //! What is kept after unlocking seals and signs. It does not open anything: the identity is dropped once the tree is out.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, RenameFlags, renameat_with};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize as _;
 
@@ -17,7 +18,7 @@ use super::disk::RealDisk;
 use super::id::{Hash, VaultId};
 use super::key::{Identity, Recipient, Signer};
 use super::local::{Local, Object};
-use super::tree::{Root, Tree};
+use super::tree::{Kind as EntryKind, Root, Tree};
 use crate::error::{Error, Kind, Result};
 
 /// Directories of the home that lead into the open vault, where the home has nothing of that name.
@@ -42,6 +43,9 @@ pub struct Opening {
     pub recipients: Option<Hash>,
     /// What commits call this machine.
     pub host: String,
+    /// The pod that has it open already: what is saved here is held, so that the two do not fork.
+    #[serde(default)]
+    pub elsewhere: Option<String>,
 }
 
 impl Drop for Opening {
@@ -74,6 +78,33 @@ pub enum Saved {
     },
 }
 
+/// One entry of the open tree, to be listed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// From the root. Bytes that are no UTF-8 are replaced.
+    pub path: String,
+    /// What it is.
+    pub kind: ListedKind,
+    /// Of a file, in bytes.
+    pub size: u64,
+    /// Permissions.
+    pub mode: u32,
+    /// Modified, in seconds since 1970.
+    pub modified: i64,
+}
+
+/// What a listed entry is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ListedKind {
+    /// A directory.
+    Directory,
+    /// A file.
+    File,
+    /// A link, and where it leads.
+    Link(String),
+}
+
 struct Open {
     vault: VaultId,
     recipient: Recipient,
@@ -81,6 +112,8 @@ struct Open {
     keys: Hash,
     recipients: Option<Hash>,
     host: String,
+    /// As [`Opening::elsewhere`].
+    elsewhere: Option<String>,
     /// The tree as it was saved last.
     saved: Tree,
     /// What of the tree is not in that save, where it was forced.
@@ -183,6 +216,7 @@ impl Keeper {
             keys: opening.keys,
             recipients: opening.recipients,
             host: opening.host.clone(),
+            elsewhere: opening.elsewhere.clone(),
             saved,
             unsaved: None,
             held: None,
@@ -259,10 +293,10 @@ impl Keeper {
                     None => Ok(Saved::Unchanged),
                 };
             }
-            if let Some(held) = open.held.as_ref().filter(|_| !force) {
+            if let Some(held) = open.held.as_ref().filter(|_| !force || open.elsewhere.is_some()) {
                 // The first of those that have shrunk has the most in it: later ones do not replace it before the lock.
                 let enough = held.tree.entries == found.entries
-                    || (!closing && held.whole && has_shrunk(open, &found));
+                    || (!closing && held.whole && open.elsewhere.is_none() && has_shrunk(open, &found));
                 if enough && (held.whole || !closing) {
                     return Ok(Saved::Held { why: held.why.clone() });
                 }
@@ -296,11 +330,12 @@ impl Keeper {
         if let Some(why) = incomplete.as_ref().filter(|_| closing && !force) {
             return Err(incomplete_at_lock(why));
         }
-        let why = match &incomplete {
+        let why = match (&incomplete, &open.elsewhere) {
+            (_, Some(pod)) => Some(format!("the vault was open in `{pod}` first")),
             _ if force => None,
-            Some(why) => Some(why.clone()),
-            None if shrunk => Some(format!("it has {} of {before} files", found.files())),
-            None => None,
+            (Some(why), None) => Some(why.clone()),
+            (None, None) if shrunk => Some(format!("it has {} of {before} files", found.files())),
+            (None, None) => None,
         };
         let base = local.load()?.base;
         let draft = Draft {
@@ -318,8 +353,9 @@ impl Keeper {
             local.hold(&commit)?;
             let held =
                 Held { commit: commit.hash, tree: found, why: why.clone(), whole: incomplete.is_none() };
-            // One that lacked something is worth no more than the next.
-            if let Some(before) = open.held.replace(held).filter(|before| !before.whole) {
+            // One that lacked something is worth no more than the next; beside another pod the newest is what counts.
+            let worthless = |before: &Held| !before.whole || open.elsewhere.is_some();
+            if let Some(before) = open.held.replace(held).filter(worthless) {
                 local.let_go(&before.commit)?;
                 local.tidy(&[])?;
             }
@@ -349,6 +385,92 @@ impl Keeper {
         }
         let tree = self.tree();
         Tree::scan(&root(&tree)?).map_err(|source| Error::io("read", &tree, source))
+    }
+
+    /// What is in the open tree, sorted by path.
+    ///
+    /// # Errors
+    /// [`Kind::Locked`] where nothing is open.
+    pub fn list(&self) -> Result<Vec<Listed>> {
+        if self.open.is_none() {
+            return Err(locked());
+        }
+        let listed = |entry: super::tree::Entry| Listed {
+            path: entry.path.to_string_lossy().into_owned(),
+            size: if let EntryKind::File(size) = entry.kind { size } else { 0 },
+            kind: match entry.kind {
+                EntryKind::Directory => ListedKind::Directory,
+                EntryKind::File(_) => ListedKind::File,
+                EntryKind::Link(target) => ListedKind::Link(target.to_string_lossy().into_owned()),
+            },
+            mode: entry.mode,
+            modified: entry.modified.0,
+        };
+        Ok(self.look()?.entries.into_iter().map(listed).collect())
+    }
+
+    /// Adds what a [`Packer`](archive::Packer) has packed: all of it, or nothing. What is there is replaced only if `replace`.
+    ///
+    /// # Errors
+    /// [`Kind::Locked`] where nothing is open; [`Kind::Conflict`] where something is in the way.
+    pub fn add(&mut self, packed: impl Read, replace: bool, limits: Limits) -> Result<Extracted> {
+        if self.open.is_none() {
+            return Err(locked());
+        }
+        let fresh = self.beside()?;
+        private_directory(&fresh)?;
+        let tree = self.tree();
+        let added = archive::extract(packed, &root(&fresh)?, limits).and_then(|extracted| {
+            // What cannot be entered cannot be moved.
+            open_up(&fresh);
+            let (from, to) = (root(&fresh)?, root(&tree)?);
+            let found = Tree::scan(&from).map_err(|source| Error::io("read", &fresh, source))?;
+            move_in(&from, &to, &found, replace)?;
+            Ok(extracted)
+        });
+        let _ = remove_tree(&fresh);
+        self.link_home();
+        added
+    }
+
+    /// Removes entries of the open tree; directories with all that is in them only if `recursive`. Nothing is removed where
+    /// one of them cannot be.
+    ///
+    /// # Errors
+    /// [`Kind::Locked`] where nothing is open; [`Kind::Usage`] for what is not there.
+    pub fn remove(&mut self, paths: &[PathBuf], recursive: bool) -> Result<()> {
+        if self.open.is_none() {
+            return Err(locked());
+        }
+        let tree = self.tree();
+        let root = root(&tree)?;
+        let mut found = Vec::new();
+        for path in paths {
+            let gone = |source: io::Error| {
+                Error::new(Kind::Usage, format!("`{}` is not in the vault", path.display()))
+                    .with_source(source)
+                    .hint("`tazpod vault ls` lists what is")
+            };
+            let (above, name) = root.parent(path).map_err(gone)?;
+            let stat = rustix::fs::statat(&above, name, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|source| gone(source.into()))?;
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory && !recursive {
+                return Err(Error::new(Kind::Usage, format!("`{}` is a directory", path.display()))
+                    .hint("`--recursive` removes it with all that is in it"));
+            }
+            found.push((above, name));
+        }
+        for (above, name) in found {
+            // First out of sight, whole; then gone.
+            let aside = self.beside()?;
+            match rustix::fs::renameat(&above, name, CWD, &aside) {
+                Ok(()) => remove_tree(&aside)?,
+                // Below another one that was named.
+                Err(rustix::io::Errno::NOENT) => {}
+                Err(source) => return Err(Error::io("remove", Path::new(name), source.into())),
+            }
+        }
+        Ok(())
     }
 
     /// The commits that wait become final: the next save follows them. The host collects them then.
@@ -422,6 +544,54 @@ impl Keeper {
             }
         }
     }
+}
+
+/// Moves everything of one tree into another, once nothing is in the way. No link is followed.
+fn move_in(from: &Root, to: &Root, tree: &Tree, replace: bool) -> Result<()> {
+    let mut there = BTreeSet::new();
+    for entry in &tree.entries {
+        let in_the_way = |what: &str| {
+            Error::new(Kind::Conflict, format!("`{}` {what}; nothing was added", entry.path.display()))
+        };
+        let existing = match to.parent(&entry.path) {
+            Ok((above, name)) => rustix::fs::statat(above, name, AtFlags::SYMLINK_NOFOLLOW),
+            Err(source) if source.kind() == io::ErrorKind::NotFound => continue,
+            Err(source) => return Err(in_the_way("leads through a link or a file").with_source(source)),
+        };
+        match existing {
+            Err(rustix::io::Errno::NOENT) => continue,
+            Err(source) => return Err(in_the_way("cannot be looked at").with_source(io::Error::from(source))),
+            Ok(stat) => {
+                let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+                match (&entry.kind, is_directory) {
+                    (EntryKind::Directory, true) => drop(there.insert(&entry.path)),
+                    (EntryKind::Directory, false) => {
+                        return Err(in_the_way("is a file or a link in the vault"));
+                    }
+                    (_, true) => return Err(in_the_way("is a directory in the vault")),
+                    (_, false) if replace => {}
+                    (_, false) => {
+                        return Err(in_the_way("is in the vault already").hint("`--force` replaces it"));
+                    }
+                }
+            }
+        }
+    }
+    for entry in &tree.entries {
+        let moved = || -> io::Result<()> {
+            let (above, name) = to.parent(&entry.path)?;
+            if entry.kind == EntryKind::Directory {
+                if !there.contains(&entry.path) {
+                    rustix::fs::mkdirat(&above, name, Mode::RWXU)?;
+                }
+                return Ok(());
+            }
+            let (before, _) = from.parent(&entry.path)?;
+            Ok(rustix::fs::renameat(before, name, above, name)?)
+        };
+        moved().map_err(|source| Error::io("add", &entry.path, source))?;
+    }
+    Ok(())
 }
 
 /// Whether the tree has lost so many files that it is not to be current by itself.
@@ -566,7 +736,14 @@ mod tests {
         fn opening(&self, head: Link) -> Opening {
             use age::secrecy::ExposeSecret as _;
             let identity = self.keyring.current().to_line().expose_secret().to_owned();
-            Opening { identity, head, keys: Hash([1; 32]), recipients: None, host: "host".into() }
+            Opening {
+                identity,
+                head,
+                keys: Hash([1; 32]),
+                recipients: None,
+                host: "host".into(),
+                elsewhere: None,
+            }
         }
 
         fn unlock(&mut self, head: Link, sealed: &[u8]) -> Result<Extracted> {
@@ -683,6 +860,35 @@ mod tests {
             assert!(pod.spool().has(Object::Generation, &held[0].body.generation));
         }
         assert_eq!(number(pod.keeper.save(true, TIME).unwrap()), 2);
+    }
+
+    #[test]
+    fn beside_another_pod_the_newest_save_is_held() {
+        let mut pod = Pod::new();
+        pod.begin(&["a"]);
+        pod.write("a", "newer");
+        pod.keeper.lock(false, TIME).unwrap();
+        let (head, sealed) = pod.collect();
+        let mut opening = pod.opening(head);
+        opening.elsewhere = Some("other".into());
+        pod.keeper.unlock(opening, &sealed[..], Limits::default()).unwrap();
+        assert_eq!(pod.keeper.save(false, TIME).unwrap(), Saved::Unchanged);
+        for text in ["1", "2"] {
+            pod.write("a", text);
+            for force in [false, true] {
+                let Saved::Held { why } = pod.keeper.save(force, TIME).unwrap() else { panic!("not held") };
+                assert!(why.contains("`other`"), "{why}");
+            }
+            assert_eq!(pod.spool().held().unwrap().len(), 1);
+        }
+        assert!(matches!(pod.keeper.lock(false, TIME).unwrap(), Saved::Held { .. }));
+        let held = pod.spool().held().unwrap();
+        let generation = pod.spool().object(Object::Generation, &held[0].body.generation, 1 << 20).unwrap();
+        assert_eq!(pod.spool().load().unwrap().outbox, []);
+        let plain = tempfile::tempdir().unwrap();
+        let opened = pod.keyring.open(&generation[..]).unwrap();
+        archive::extract(opened, &root(plain.path()).unwrap(), Limits::default()).unwrap();
+        assert_eq!(fs::read_to_string(plain.path().join("a")).unwrap(), "2");
     }
 
     #[test]

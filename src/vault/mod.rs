@@ -7,6 +7,7 @@ pub mod hashing;
 pub mod id;
 pub mod keeper;
 pub mod key;
+pub mod legacy;
 pub mod local;
 #[cfg(test)]
 mod sim;

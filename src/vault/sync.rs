@@ -87,7 +87,7 @@ impl Fork {
                 Kind::Conflict,
                 format!("the store has a vault already: {vault}, made on `{host}` at {time}"),
             )
-            .hint("`tazpod vault pull` fetches it; another place in the store takes another vault");
+            .hint("`tazpod vault pull --keep theirs` fetches it; another place in the store takes another vault");
         }
         let whose = |commit: &Commit| format!("`{}` at {}", commit.body.host, commit.body.time);
         let n = mine.body.n;

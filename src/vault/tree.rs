@@ -78,6 +78,20 @@ pub struct Entry {
     stamp: (u64, i64, u32),
 }
 
+impl Entry {
+    /// The file at this path. A link is looked at, not followed.
+    ///
+    /// # Errors
+    /// Where it is not there, or something that no tree has.
+    pub fn of(root: &Root, path: &Path) -> io::Result<Entry> {
+        let (above, name) = root.parent(path)?;
+        let stat = rustix::fs::statat(&above, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let mut tree = Tree::default();
+        tree.take(above.as_fd(), name, path.to_owned(), &stat, &mut Vec::new());
+        tree.entries.pop().ok_or_else(|| io::ErrorKind::InvalidInput.into())
+    }
+}
+
 /// What is in a tree, sorted by path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tree {

@@ -5,6 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::on_every_engine;
 use crate::rig::{Done, Engine, World};
 use crate::terminal::Terminal;
@@ -13,8 +16,13 @@ on_every_engine!(
     a_whole_life,
     a_wrong_passphrase_opens_nothing,
     what_is_not_locked_is_saved_when_the_pod_stops,
-    one_pod_at_a_time,
+    two_pods,
     two_machines,
+    a_whole_life_in_a_bucket,
+    what_is_added_and_removed,
+    from_inside_the_pod,
+    variables_of_new_sessions,
+    it_locks_by_itself,
     earlier_states_and_another_passphrase,
     what_cannot_be_read_stays,
     a_hostile_spool,
@@ -205,7 +213,8 @@ fn what_is_not_locked_is_saved_when_the_pod_stops(engine: Engine) {
     assert_eq!(world.sh("ls /run/vault/open").success().stdout, "b\n");
 }
 
-fn one_pod_at_a_time(engine: Engine) {
+/// The first one saves, the second one's saves are held.
+fn two_pods(engine: Engine) {
     let store = place();
     let world = machine(engine, &store.path().join("vault"));
     init(&world);
@@ -215,13 +224,237 @@ fn one_pod_at_a_time(engine: Engine) {
     std::os::unix::fs::chown(&other, Some(world.caller.uid), Some(world.caller.gid)).unwrap();
     let other = other.to_string_lossy().into_owned();
     world.run(&["up", "--detach", "-C", &other]).success();
+    let sh = |line: &str| world.run(&["exec", "-C", &other, "--", "sh", "-c", line]).success();
     unlock(&world).success();
-    let done =
-        vault(&world, &["unlock", "--passphrase-fd", "0", "-C", &other]).failure(10, "the vault is open in");
-    assert!(done.stderr.contains("hint: `tazpod vault lock "), "{}", done.stderr);
+    world.sh("echo first >/run/vault/open/a").success();
+    vault(&world, &["save"]).success();
+    let done = vault(&world, &["unlock", "--passphrase-fd", "0", "-C", &other]).success();
+    assert!(done.stderr.contains(&format!("it is open in `{}` first", world.pod())), "{}", done.stderr);
+    assert_eq!(sh("cat /run/vault/open/a").stdout, "first\n");
+    for text in ["second", "third"] {
+        sh(&format!("sleep 1; echo {text} >/run/vault/open/a"));
+        vault(&world, &["save", "-C", &other]).failure(12, "the save is held, because the vault was open in");
+    }
+    vault(&world, &["save", "--force", "-C", &other]).failure(12, "the save is held");
+    world.sh("echo more >>/run/vault/open/a").success();
     vault(&world, &["lock"]).success();
-    vault(&world, &["unlock", "--passphrase-fd", "0", "-C", &other]).success();
+    vault(&world, &["lock", "-C", &other]).failure(12, "the save is held");
+    assert_eq!(status(&world)["open"], serde_json::json!([]));
+    let history = vault(&world, &["history", "--json"]).success().json();
+    let of_state = |state: &str| {
+        let commits = history["commits"].as_array().unwrap().clone();
+        commits.into_iter().filter(|commit| commit["state"] == state).collect::<Vec<_>>()
+    };
+    assert_eq!((of_state("pushed").len(), of_state("pending").len()), (3, 0));
+    // The newest of them has what the pod had last; nothing is lost.
+    let held = of_state("held");
+    let newest = held[0]["hash"].as_str().unwrap();
+    unlock(&world).success();
+    assert_eq!(world.sh("cat /run/vault/open/a").success().stdout, "first\nmore\n");
+    vault(&world, &["lock"]).success();
+    vault(&world, &["restore", &newest[..12], "--passphrase-fd", "0"]).success();
+    unlock(&world).success();
+    assert_eq!(world.sh("cat /run/vault/open/a").success().stdout, "third\n");
     world.run(&["down", "-C", &other]).success();
+}
+
+/// init, add, lock, push, and on a second machine pull, unlock, compare: on a server of S3's kind.
+fn a_whole_life_in_a_bucket(engine: Engine) {
+    let bucket = crate::bucket();
+    let machine = || {
+        let mut world = World::new(engine);
+        let config = world.directory.join("config");
+        fs::create_dir_all(&config).unwrap();
+        let text = format!("[vault]\naddress = \"s3://{}/vault\"\nendpoint = \"{}\"\n", bucket.0, bucket.1);
+        fs::write(config.join("config.toml"), text).unwrap();
+        let keys = crate::servers::keys();
+        world.environment.push(("AWS_ACCESS_KEY_ID".into(), keys.id));
+        world.environment.push(("AWS_SECRET_ACCESS_KEY".into(), keys.secret));
+        world
+    };
+    let here = machine();
+    let fingerprint = init(&here);
+    here.run(&["up", "--detach"]).success();
+    unlock(&here).success();
+    let files = here.write("secrets/.aws/credentials", "[default]\naws_access_key_id = X\n");
+    let secrets = files.parent().unwrap().parent().unwrap();
+    fs::write(secrets.join("blob"), (0..3_000_000u32).flat_map(u32::to_le_bytes).collect::<Vec<_>>())
+        .unwrap();
+    let sum = "cd /run/vault/open && find . -type f | sort | xargs sha256sum";
+    vault(&here, &["import", &secrets.to_string_lossy()]).success();
+    let before = here.sh(sum).success().stdout;
+    assert_eq!(before.lines().count(), 2, "{before}");
+    vault(&here, &["lock", "--no-push"]).success();
+    vault(&here, &["push"]).success();
+    let there = machine();
+    vault(&there, &["pull", "--card", &fingerprint]).success();
+    there.run(&["up", "--detach"]).success();
+    unlock(&there).success();
+    assert_eq!(there.sh(sum).success().stdout, before);
+    // And back again.
+    there.sh("echo there >/run/vault/open/.aws/config").success();
+    vault(&there, &["lock"]).success();
+    vault(&here, &["pull"]).success();
+    unlock(&here).success();
+    assert_eq!(here.sh("cat ~/.aws/config").success().stdout, "there\n");
+    let verified = vault(&here, &["verify", "--read-data", "--json"]).success().json();
+    assert_eq!((verified["commits"].as_u64(), verified["problems"].as_array().unwrap().len()), (Some(3), 0));
+    vault(&here, &["unlock", "--passphrase-fd", "0"]).failure(10, "is open in");
+}
+
+fn what_is_added_and_removed(engine: Engine) {
+    let store = place();
+    let world = machine(engine, &store.path().join("vault"));
+    init(&world);
+    world.run(&["up", "--detach"]).success();
+    world.write("keys/id", "secret");
+    world.write("keys/deep/other", "other");
+    world.write("kubeconfig", "cluster");
+    std::os::unix::fs::symlink("id", world.workspace.join("keys/link")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", world.workspace.join("keys/outside")).unwrap();
+    vault(&world, &["add", "kubeconfig"]).failure(10, "the vault is locked");
+    unlock(&world).success();
+    assert!(vault(&world, &["ls"]).success().stderr.contains("the vault is empty"));
+    vault(&world, &["add", "kubeconfig", "--to", ".kube"]).success();
+    let done = vault(&world, &["add", "keys"]).success();
+    assert!(done.stderr.contains("outside` is not added: a link to"), "{}", done.stderr);
+    let listed = vault(&world, &["ls", "--json"]).success().json();
+    let names = |listed: &serde_json::Value| {
+        let entries = listed["entries"].as_array().unwrap().iter();
+        entries.map(|entry| entry["path"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        names(&listed),
+        [".kube", ".kube/kubeconfig", "keys", "keys/deep", "keys/deep/other", "keys/id", "keys/link"]
+    );
+    assert_eq!(
+        world.sh("cat ~/.kube/kubeconfig /run/vault/open/keys/link").success().stdout,
+        "clustersecret"
+    );
+    // All or nothing.
+    world.write("keys/id", "newer");
+    world.write("keys/fresh", "fresh");
+    let done = vault(&world, &["add", "keys"]).failure(12, "is in the vault already; nothing was added");
+    assert!(done.stderr.contains("hint: `--force` replaces it"), "{}", done.stderr);
+    world.sh("test ! -e /run/vault/open/keys/fresh").success();
+    vault(&world, &["add", "keys", "--force"]).success();
+    assert_eq!(world.sh("cat /run/vault/open/keys/id").success().stdout, "newer");
+    vault(&world, &["add", "missing"]).failure(1, "cannot read `missing`");
+    vault(&world, &["add", "kubeconfig", "--to", "../x"]).failure(2, "below the vault's own root");
+    // Not through what programs in the pod have put there.
+    world.sh("ln -s /workspace /run/vault/open/way").success();
+    vault(&world, &["add", "kubeconfig", "--to", "way"]).failure(12, "is a file or a link in the vault");
+    vault(&world, &["rm", "way/kubeconfig"]).failure(2, "is not in the vault");
+    vault(&world, &["rm", "way", "keys"]).failure(2, "`keys` is a directory");
+    vault(&world, &["rm", "nothing"]).failure(2, "hint: `tazpod vault ls` lists what is");
+    vault(&world, &["rm", "-r", "way", "keys"]).success();
+    assert_eq!(names(&vault(&world, &["ls", "--json"]).success().json()), [".kube", ".kube/kubeconfig"]);
+    assert!(world.workspace.join("kubeconfig").exists());
+    // A file of variables, and what is none.
+    world.write("good.env", "# of the team\nexport TOKEN='a b'\nURL=https://x/y?z=1\n");
+    world.write("bad.env", "TOKEN=1\nnot a variable\n");
+    let done = vault(&world, &["import", "bad.env"]).failure(2, "has a line that is not NAME=VALUE");
+    assert!(!done.stderr.contains("not a variable"), "{}", done.stderr);
+    assert!(vault(&world, &["import", "good.env"]).success().stderr.contains("TOKEN, URL"));
+    vault(&world, &["import", "good.env"]).failure(12, "is in the vault already");
+    vault(&world, &["import", "kubeconfig"]).failure(2, "hint: `--format legacy|directory|env`");
+    // Of the predecessor: the file of `vault::legacy`'s own test, made by another program.
+    let sealed = include_str!("../../src/vault/legacy.rs").split("const SEALED: &str = \"").nth(1).unwrap();
+    let sealed = STANDARD.decode(sealed.split('"').next().unwrap()).unwrap();
+    world.write("old.tar.aes", "");
+    fs::write(world.workspace.join("old.tar.aes"), sealed).unwrap();
+    let import = ["vault", "import", "old.tar.aes", "--to", "old", "--passphrase-fd", "0"];
+    let wrong = "is not the passphrase of that vault, or the file is damaged";
+    world.run_with(&import, b"not this\n").failure(11, wrong);
+    world.run_with(&import, b"an old passphrase\n").success();
+    assert_eq!(world.sh("cat /run/vault/open/old/.aws/credentials").success().stdout, "key = legacy\n");
+}
+
+fn from_inside_the_pod(engine: Engine) {
+    let store = place();
+    let world = machine(engine, &store.path().join("vault"));
+    init(&world);
+    world.run(&["up", "--detach"]).success();
+    let inside = |line: &str| world.sh(&format!("PATH=$PATH:$HOME/.local/bin; {line}"));
+    assert!(inside("tazpod vault status").success().stdout.contains("the vault is locked"));
+    inside("tazpod vault ls").failure(10, "the vault is locked");
+    inside("tazpod vault unlock").failure(2, "that is done outside");
+    unlock(&world).success();
+    inside("echo secret >/tmp/token && tazpod vault add /tmp/token --to d && tazpod vault save").success();
+    assert!(inside("tazpod vault status --json").success().json()["open"].is_string());
+    assert!(inside("tazpod vault ls").success().stdout.contains("d/token"));
+    // The keeper gives nobody in the pod what only the host may ask.
+    let asked = inside(
+        "printf '{\"request\":\"freeze\"}\\n' | python3 -c 'import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.connect(\"/run/vault/tazpod.sock\")\ns.sendall(sys.stdin.buffer.read())\nprint(s.recv(4096).decode())'",
+    );
+    assert!(asked.success().stdout.contains("this is for the host to ask"));
+    inside("tazpod vault rm -r d && tazpod vault add /tmp/token && tazpod vault lock").success();
+    world.sh("test ! -e /run/vault/open/token").success();
+    vault(&world, &["push"]).success();
+    unlock(&world).success();
+    assert_eq!(world.sh("cat /run/vault/open/token").success().stdout, "secret\n");
+}
+
+fn variables_of_new_sessions(engine: Engine) {
+    let store = place();
+    let world = machine(engine, &store.path().join("vault"));
+    init(&world);
+    world.run(&["up", "--detach"]).success();
+    unlock(&world).success();
+    world.write("x.env", "TOKEN=of-the-vault\nOTHER=\"two words\"\n");
+    vault(&world, &["import", "x.env"]).success();
+    assert_eq!(world.sh("echo $TOKEN, $OTHER").success().stdout, "of-the-vault, two words\n");
+    let explicit = world.run(&["exec", "-e", "TOKEN=mine", "--", "sh", "-c", "echo $TOKEN"]).success();
+    assert_eq!(explicit.stdout, "mine\n");
+    let mut terminal = Terminal::start(&world, &["attach"]);
+    terminal.wait("❯");
+    terminal.send("echo \"<$TOKEN>\"\n");
+    terminal.wait("<of-the-vault>");
+    let pod = world.pod();
+    assert!(!engine.client_stdout(&["inspect", &pod]).contains("of-the-vault"));
+    // Neither nonsense nor a link takes a session's start with it.
+    world.sh("echo nonsense >/run/vault/open/.env").success();
+    assert_eq!(world.sh("echo ${TOKEN-none}").success().stdout, "none\n");
+    world.sh("ln -sf /etc/passwd /run/vault/open/.env").success();
+    assert_eq!(world.sh("echo ${TOKEN-none}").success().stdout, "none\n");
+    vault(&world, &["lock"]).success();
+    assert_eq!(world.sh("echo ${TOKEN-none}").success().stdout, "none\n");
+}
+
+fn it_locks_by_itself(engine: Engine) {
+    let store = place();
+    let world = machine(engine, &store.path().join("vault"));
+    let config = world.directory.join("config/config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{text}lock_after = \"soon\"\n")).unwrap();
+    vault(&world, &["status"]).failure(3, "`soon` is no length of time");
+    fs::write(&config, format!("{text}lock_after = \"3s\"\n")).unwrap();
+    init(&world);
+    world.run(&["up", "--detach"]).success();
+    unlock(&world).success();
+    world.sh("echo kept >/run/vault/open/a").success();
+    let open = || status(&world)["open"].as_array().unwrap().len();
+    assert_eq!(open(), 1);
+    // The keeper looks every half minute.
+    let locked = || {
+        (0..60).any(|_| {
+            std::thread::sleep(std::time::Duration::from_secs(1));
+            open() == 0
+        })
+    };
+    assert!(locked(), "the idle vault is not locked");
+    vault(&world, &["push"]).success();
+    // With the last session; before there was one, it stays open.
+    fs::write(&config, format!("{text}lock_with_last_session = true\n")).unwrap();
+    unlock(&world).success();
+    assert_eq!(world.sh("cat /run/vault/open/a").success().stdout, "kept\n");
+    let mut terminal = Terminal::start(&world, &["attach"]);
+    terminal.wait("❯");
+    // It must have seen the session.
+    std::thread::sleep(std::time::Duration::from_secs(32));
+    assert_eq!(open(), 1);
+    terminal.send("exit\n");
+    assert!(locked(), "the vault is not locked with the last session");
 }
 
 fn two_machines(engine: Engine) {

@@ -7,6 +7,9 @@ use crate::ui;
 use crate::vault::commit::Commit;
 
 /// Show the vault's commits that this machine has, newest first.
+///
+/// `*` is the line that everybody follows; `o`, beside it, is a side that lost, or a save that looked wrong: held, until
+/// `restore` makes it current. A merge names the side that it took.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// As JSON.
@@ -24,6 +27,8 @@ struct Report {
 struct CommitReport {
     n: u64,
     hash: String,
+    /// What it follows; of a merge also the side that it took.
+    parents: Vec<String>,
     kind: &'static str,
     host: String,
     time: String,
@@ -39,12 +44,35 @@ impl CommitReport {
         CommitReport {
             n: body.n,
             hash: commit.hash.to_string(),
+            parents: body.parents.iter().map(ToString::to_string).collect(),
             kind: body.kind.describe(),
             host: body.host.clone(),
             time: body.time.clone(),
             size: body.size,
             state,
         }
+    }
+}
+
+impl CommitReport {
+    fn into_row(self) -> [String; 8] {
+        let short = |hash: &str| hash.chars().take(10).collect::<String>();
+        let line = if self.state == "held" { "| o" } else { "*" };
+        let hash = match self.parents.get(1) {
+            Some(other) => format!("{} <- {}", short(&self.hash), short(other)),
+            None => short(&self.hash),
+        };
+        let size = ui::size(i64::try_from(self.size).unwrap_or(i64::MAX));
+        [
+            line.into(),
+            self.n.to_string(),
+            self.state.into(),
+            self.kind.into(),
+            size,
+            self.time,
+            self.host,
+            hash,
+        ]
     }
 }
 
@@ -59,26 +87,11 @@ impl Args {
         }
         commits.extend(state.outbox.iter().map(|outgoing| CommitReport::of(&outgoing.commit, "pending")));
         commits.extend(local.held()?.iter().map(|commit| CommitReport::of(commit, "held")));
-        commits.sort_by_key(|commit| std::cmp::Reverse(commit.n));
+        commits.sort_by(|a, b| (b.n, &b.time).cmp(&(a.n, &a.time)));
         if self.json {
             return context.ui.json(&Report { version: 1, commits });
         }
-        let rows: Vec<[String; 7]> = commits
-            .into_iter()
-            .map(|commit| {
-                let size = ui::size(i64::try_from(commit.size).unwrap_or(i64::MAX));
-                let short = commit.hash.chars().take(10).collect();
-                [
-                    commit.n.to_string(),
-                    commit.state.into(),
-                    commit.kind.into(),
-                    size,
-                    commit.time,
-                    commit.host,
-                    short,
-                ]
-            })
-            .collect();
-        context.ui.data(ui::table(["N", "STATE", "KIND", "SIZE", "TIME", "HOST", "HASH"], &rows))
+        let rows: Vec<[String; 8]> = commits.into_iter().map(CommitReport::into_row).collect();
+        context.ui.data(ui::table(["", "N", "STATE", "KIND", "SIZE", "TIME", "HOST", "HASH"], &rows))
     }
 }

@@ -1,8 +1,10 @@
+use crate::agent;
 use crate::agent::vault::{Answer, Request};
 use crate::context::Context;
 use crate::error::Result;
 use crate::pod::target::PodArgs;
 use crate::pod::vault::{self, Vault};
+use crate::vault::keeper::Saved;
 
 /// Save the vault, push it, and take it out of the pod's RAM.
 #[derive(Debug, clap::Args)]
@@ -20,6 +22,17 @@ pub struct Args {
 impl Args {
     /// Locks it.
     pub async fn run(self, context: &Context) -> Result<()> {
+        if let Some(socket) = agent::vault::socket() {
+            let answer = agent::vault::ask(&socket, &Request::Lock { force: self.force }, None)?;
+            let Answer::Locked { saved, holders } = answer else { return Err(vault::unexpected(&answer)) };
+            warn_of(context, &holders);
+            context.ui.status("the vault is locked");
+            super::report(context, &saved)?;
+            if let Saved::Made { .. } = saved {
+                context.ui.hint("`tazpod vault push` on the host brings it into the store");
+            }
+            return Ok(());
+        }
         let (pod, link) = super::reach(context, &self.pod).await?;
         let vault = Vault::open(context).await?;
         let _lock = vault::lock(context).await?;
@@ -28,11 +41,7 @@ impl Args {
         drop(step);
         let Answer::Locked { saved, holders } = answer else { return Err(vault::unexpected(&answer)) };
         let current = vault.collect(context, &pod, Some(&link)).await?;
-        for (name, pid) in holders {
-            context.ui.warn(format!(
-                "`{name}` ({pid} in the pod) still has files of the vault open, or works in its directory"
-            ));
-        }
+        warn_of(context, &holders);
         context.ui.status(format!("the vault is locked in `{}`", pod.name()));
         super::report(context, &saved)?;
         super::check_current(current)?;
@@ -40,5 +49,13 @@ impl Args {
             return Ok(());
         }
         super::push_all(context, &vault).await
+    }
+}
+
+fn warn_of(context: &Context, holders: &[(String, i32)]) {
+    for (name, pid) in holders {
+        context.ui.warn(format!(
+            "`{name}` ({pid} in the pod) still has files of the vault open, or works in its directory"
+        ));
     }
 }

@@ -1,22 +1,30 @@
 //! One file a command, as above.
 
+mod add;
 mod card;
 mod history;
+mod import;
 mod init;
 mod lock;
+mod ls;
 mod passphrase;
 mod pull;
 mod push;
 mod restore;
+mod rm;
 mod rotate;
 mod save;
 mod status;
 mod unlock;
 mod verify;
 
+use std::io::{PipeWriter, Read};
+use std::path::PathBuf;
+
 use clap::Subcommand;
 
 use crate::adapters::state::PodDir;
+use crate::agent;
 use crate::agent::vault::{Answer, Request, now};
 use crate::commands::attach;
 use crate::context::Context;
@@ -24,6 +32,7 @@ use crate::error::{Error, Kind, Result};
 use crate::link::Link;
 use crate::pod::target::PodArgs;
 use crate::pod::vault::{self, Vault, check_transport};
+use crate::vault::archive::Packed;
 use crate::vault::commit::{Commit, Draft, Reason};
 use crate::vault::id::Hash;
 use crate::vault::keeper::Saved;
@@ -45,6 +54,10 @@ enum Command {
     Unlock(unlock::Args),
     Lock(lock::Args),
     Save(save::Args),
+    Ls(ls::Args),
+    Add(add::Args),
+    Rm(rm::Args),
+    Import(import::Args),
     Push(push::Args),
     Pull(pull::Args),
     History(history::Args),
@@ -57,12 +70,20 @@ enum Command {
 impl Args {
     /// Runs it.
     pub async fn run(self, context: &Context) -> Result<()> {
+        if agent::vault::socket().is_some() && !self.command.is_for_pods() {
+            return Err(Error::new(Kind::Usage, "this is the inside of a pod, and that is done outside")
+                .hint("on the host: the vault's keys and its store are there alone"));
+        }
         match self.command {
             Command::Init(args) => args.run(context).await,
             Command::Status(args) => args.run(context).await,
             Command::Unlock(args) => args.run(context).await,
             Command::Lock(args) => args.run(context).await,
             Command::Save(args) => args.run(context).await,
+            Command::Ls(args) => args.run(context).await,
+            Command::Add(args) => args.run(context).await,
+            Command::Rm(args) => args.run(context).await,
+            Command::Import(args) => args.run(context).await,
             Command::Push(args) => args.run(context).await,
             Command::Pull(args) => args.run(context).await,
             Command::History(args) => args.run(context).await,
@@ -71,6 +92,81 @@ impl Args {
             Command::Passphrase(args) => args.run(context).await,
             Command::Card(args) => args.run(context).await,
         }
+    }
+}
+
+impl Command {
+    /// Whether it works inside a pod, too: on what is open there.
+    fn is_for_pods(&self) -> bool {
+        matches!(
+            self,
+            Command::Status(_)
+                | Command::Lock(_)
+                | Command::Save(_)
+                | Command::Ls(_)
+                | Command::Add(_)
+                | Command::Rm(_)
+                | Command::Import(_)
+        )
+    }
+}
+
+/// The keeper of an open vault: that of a pod of this machine, or, inside a pod, its own.
+enum Open {
+    Pod(Box<Link>),
+    Here(PathBuf),
+}
+
+impl Open {
+    async fn find(context: &Context, pod: &PodArgs) -> Result<Open> {
+        match agent::vault::socket() {
+            Some(socket) => Ok(Open::Here(socket)),
+            None => reach(context, pod).await.map(|(_, link)| Open::Pod(Box::new(link))),
+        }
+    }
+
+    async fn ask(&self, request: &Request, packed: Option<&mut (dyn Read + Send)>) -> Result<Answer> {
+        match self {
+            Open::Pod(link) => link.vault(request, packed).await,
+            Open::Here(socket) => {
+                agent::vault::ask(socket, request, packed.map(|packed| packed as &mut dyn Read))
+            }
+        }
+    }
+
+    /// Adds what `pack` packs, which has a thread of its own: it is nowhere whole.
+    async fn add(
+        &self,
+        context: &Context,
+        replace: bool,
+        pack: impl FnOnce(PipeWriter) -> Result<Packed<PipeWriter>> + Send + 'static,
+    ) -> Result<()> {
+        let failed = |source| Error::new(Kind::Failure, "cannot make a pipe").with_source(source);
+        let (mut reader, writer) = std::io::pipe().map_err(failed)?;
+        let packing = std::thread::spawn(move || pack(writer).map(|packed| (packed.torn, packed.unreadable)));
+        let asked = self.ask(&Request::Add { replace }, Some(&mut reader)).await;
+        // One that waits for a reader has none any more.
+        drop(reader);
+        let broke = || Error::new(Kind::Failure, "packing broke off");
+        let packed = packing.join().map_err(|_| broke()).and_then(|packed| packed);
+        let answer = match (asked, packed) {
+            (Err(refused), _) if refused.kind() != Kind::Integrity => return Err(refused),
+            (_, Err(error)) => return Err(error),
+            (Err(refused), Ok(_)) => return Err(refused),
+            (Ok(answer), Ok((torn, unreadable))) => {
+                for path in &torn {
+                    context.ui.warn(format!("`{}` changed while it was read", path.display()));
+                }
+                for path in &unreadable {
+                    context.ui.warn(format!("`{}` cannot be read, and is not added", path.display()));
+                }
+                answer
+            }
+        };
+        let Answer::Added { bytes, entries } = answer else { return Err(vault::unexpected(&answer)) };
+        let size = crate::ui::size(i64::try_from(bytes).unwrap_or(i64::MAX));
+        context.ui.status(format!("added {entries} entries, {size}"));
+        Ok(())
     }
 }
 
@@ -97,14 +193,17 @@ async fn closed(context: &Context, vault: &Vault) -> Result<()> {
 
 /// One writer at a time: where the vault is open elsewhere on this machine, it is to be locked there first.
 async fn check_closed(pod: &PodDir, link: Option<&Link>) -> Result<()> {
-    let Some(link) = link else { return Ok(()) };
-    match link.vault(&Request::State, None).await? {
-        Answer::State { open: Some(_) } => {
-            Err(Error::new(Kind::Locked, format!("the vault is open in `{}`", pod.name()))
-                .hint(format!("`tazpod vault lock {}` saves and closes it there", pod.name())))
-        }
-        _ => Ok(()),
+    if is_open(link).await? {
+        return Err(Error::new(Kind::Locked, format!("the vault is open in `{}`", pod.name()))
+            .hint(format!("`tazpod vault lock {}` saves and closes it there", pod.name())));
     }
+    Ok(())
+}
+
+/// Whether a pod has it open; one that does not run has not.
+async fn is_open(link: Option<&Link>) -> Result<bool> {
+    let Some(link) = link else { return Ok(false) };
+    Ok(matches!(link.vault(&Request::State, None).await?, Answer::State { open: Some(_) }))
 }
 
 /// Takes over what another pod has saved. One that left nonsense there is no reason not to go on.

@@ -15,6 +15,8 @@ use crate::vault::key::{Keyring, NotOpened};
 
 /// How often a passphrase may be typed wrong.
 const TRIES: u32 = 3;
+/// What is said of a wrong one.
+const WRONG: &str = "this is not the vault's passphrase";
 /// A passphrase that was chosen has at least so many characters.
 const SHORTEST: usize = 12;
 /// A passphrase is not longer, in bytes.
@@ -62,23 +64,36 @@ impl PassphraseArgs {
 
     /// Opens the keyring of a commit; asks again where the passphrase was wrong.
     pub async fn open(&self, context: &Context, vault: &Vault, commit: &Commit) -> Result<Keyring> {
-        let wrong = || Error::new(Kind::Passphrase, "this is not the vault's passphrase");
+        self.try_with(context, "passphrase of the vault: ", WRONG, |passphrase| {
+            vault.keyring(commit, passphrase)
+        })
+        .await
+    }
+
+    /// Opens something; asks again where the passphrase was wrong.
+    pub async fn try_with<T>(
+        &self,
+        context: &Context,
+        prompt: &str,
+        wrong: &str,
+        open: impl Fn(&SecretString) -> Result<T, NotOpened>,
+    ) -> Result<T> {
         for _ in 0..TRIES {
             let passphrase = match self.passphrase_fd {
                 Some(descriptor) => read(descriptor)?,
-                None => terminal::ask_secret("passphrase of the vault: ").await?,
+                None => terminal::ask_secret(prompt).await?,
             };
             let step = context.ui.step("opening the keyring");
-            let opened = vault.keyring(commit, &passphrase);
+            let opened = open(&passphrase);
             drop(step);
             match opened {
-                Ok(keyring) => return Ok(keyring),
+                Ok(opened) => return Ok(opened),
                 Err(NotOpened::Other(error)) => return Err(error),
-                Err(NotOpened::Passphrase) if self.passphrase_fd.is_some() => return Err(wrong()),
-                Err(NotOpened::Passphrase) => context.ui.warn("this is not the vault's passphrase"),
+                Err(NotOpened::Passphrase) if self.passphrase_fd.is_some() => break,
+                Err(NotOpened::Passphrase) => context.ui.warn(wrong),
             }
         }
-        Err(wrong())
+        Err(Error::new(Kind::Passphrase, wrong))
     }
 }
 

@@ -1,3 +1,4 @@
+use crate::agent;
 use crate::agent::vault::{Answer, Request};
 use crate::context::Context;
 use crate::error::Result;
@@ -19,6 +20,11 @@ pub struct Args {
 impl Args {
     /// Saves it.
     pub async fn run(self, context: &Context) -> Result<()> {
+        if let Some(socket) = agent::vault::socket() {
+            let answer = agent::vault::ask(&socket, &Request::Save { force: self.force }, None)?;
+            let Answer::Saved(saved) = answer else { return Err(vault::unexpected(&answer)) };
+            return super::report(context, &saved);
+        }
         let (pod, link) = super::reach(context, &self.pod).await?;
         let vault = Vault::open(context).await?;
         let _lock = vault::lock(context).await?;

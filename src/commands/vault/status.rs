@@ -1,10 +1,14 @@
 use serde::Serialize;
 
+use crate::adapters::exposure;
+use crate::agent;
 use crate::agent::vault::{Answer, Request};
 use crate::commands::attach;
 use crate::context::Context;
 use crate::error::Result;
-use crate::pod::vault::Vault;
+use crate::pod::spec::VAULT_MEMORY;
+use crate::pod::vault::{self, Vault};
+use crate::vault::id::VaultId;
 
 /// Show what this machine knows of the vault, and where it is open. The store is not asked.
 #[derive(Debug, clap::Args)]
@@ -30,11 +34,16 @@ struct Report {
     held: usize,
     /// Pods in which it is open.
     open: Vec<String>,
+    /// How this machine may write memory to its disks.
+    exposed_by: Vec<String>,
 }
 
 impl Args {
     /// Shows it.
     pub async fn run(self, context: &Context) -> Result<()> {
+        if let Some(socket) = agent::vault::socket() {
+            return self.inside(context, agent::vault::ask(&socket, &Request::State, None)?);
+        }
         let vault = Vault::open(context).await?;
         let local = vault.local();
         let state = local.load()?;
@@ -49,6 +58,11 @@ impl Args {
             pending: state.outbox.iter().map(|outgoing| outgoing.commit.body.n).collect(),
             held: local.held()?.len(),
             open: Vec::new(),
+            exposed_by: exposure::swap()
+                .map(|swap| format!("swap ({swap})"))
+                .into_iter()
+                .chain(exposure::core_dumps().map(|program| format!("core dumps ({program})")))
+                .collect(),
         };
         for (pod, record) in context.state()?.pods() {
             if !pod.vault_name().exists() {
@@ -73,9 +87,28 @@ impl Args {
             ("pending", list(report.pending.iter().map(u64::to_string).collect())),
             ("held", report.held.to_string()),
             ("open in", list(report.open)),
+            ("exposed by", list(report.exposed_by)),
         ];
         let lines: Vec<_> =
             lines.iter().map(|(name, value)| format!("{:<12} {value}", format!("{name}:"))).collect();
         context.ui.data(lines.join("\n"))
     }
+
+    /// What a pod knows of itself.
+    fn inside(&self, context: &Context, answer: Answer) -> Result<()> {
+        let Answer::State { open } = answer else { return Err(vault::unexpected(&answer)) };
+        if self.json {
+            return context.ui.json(&Inside { version: 1, open });
+        }
+        match open {
+            Some(vault) => context.ui.data(format!("the vault {vault} is open at {VAULT_MEMORY}/open")),
+            None => context.ui.data("the vault is locked; `tazpod vault unlock` on the host opens it"),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Inside {
+    version: u32,
+    open: Option<VaultId>,
 }

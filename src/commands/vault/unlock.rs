@@ -1,7 +1,9 @@
 use age::secrecy::ExposeSecret as _;
 
 use super::passphrase::{self, PassphraseArgs};
+use crate::adapters::exposure;
 use crate::agent::vault::{Answer, Request};
+use crate::config::ProjectConfig;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::pod::target::PodArgs;
@@ -35,10 +37,13 @@ impl Args {
                 format!("the vault {id} is open in `{}` already", pod.name()),
             ));
         }
+        let mut elsewhere = None;
         for (other, record) in context.state()?.pods() {
             if other.name() != pod.name() && other.vault_name().exists() {
                 let link = vault::reach(&other, &record).await?;
-                super::check_closed(&other, link.as_ref()).await?;
+                if super::is_open(link.as_ref()).await? {
+                    elsewhere = Some(other.name().to_owned());
+                }
                 super::collect_other(context, &vault, &other, link.as_ref()).await;
             }
         }
@@ -52,12 +57,14 @@ impl Args {
             keys: body.keys,
             recipients: body.recipients,
             host: passphrase::host_name(),
+            elsewhere: elsewhere.clone(),
         };
+        let request = Request::Unlock { opening: Box::new(opening), autolock: vault.autolock };
         vault::note(&pod.vault_name(), &body.vault.to_string())?;
         let step = context.ui.step("opening the vault");
         let local = vault.local();
         let (_, mut sealed) = local.open(Object::Generation, &body.generation)?;
-        let answer = link.vault(&Request::Unlock(opening), Some(&mut *sealed)).await?;
+        let answer = link.vault(&request, Some(&mut *sealed)).await?;
         drop(step);
         let Answer::Unlocked { bytes, entries } = answer else { return Err(vault::unexpected(&answer)) };
         let size = ui::size(i64::try_from(bytes).unwrap_or(i64::MAX));
@@ -66,6 +73,18 @@ impl Args {
             body.n,
             pod.name()
         ));
+        if let Some(elsewhere) = elsewhere {
+            context
+                .ui
+                .warn(format!("it is open in `{elsewhere}` first: what changes here is held, not current"));
+        }
+        let swaps = ProjectConfig::load(&pod.record()?.workspace)?.pod.memory.is_none();
+        if let Some(swap) = exposure::swap().filter(|_| swaps) {
+            context.ui.warn(format!("this machine swaps to {swap}: what is open can end up there"));
+            context
+                .ui
+                .hint("encrypt it, or switch it off: `swapoff -a`; with `[pod] memory` a pod does not swap");
+        }
         Ok(())
     }
 }
