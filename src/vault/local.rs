@@ -79,6 +79,7 @@ const SEEN: &str = "seen.json";
 const OUTBOX: &str = "outbox";
 const HELD: &str = "held";
 const ATTEMPTED: &str = ".attempted";
+const TEMPORARY: &str = ".tmp";
 
 impl<'d> Local<'d> {
     /// The vault in this directory, which may not exist yet.
@@ -156,7 +157,10 @@ impl<'d> Local<'d> {
     /// Where it cannot be removed.
     pub fn let_go(&self, hash: &Hash) -> Result<()> {
         let name = format!("{HELD}/{hash}");
-        self.disk.remove(&self.path.join(&name)).map_err(|source| self.failed("remove", &name, source))
+        self.make(HELD)?;
+        self.disk.remove(&self.path.join(&name)).map_err(|source| self.failed("remove", &name, source))?;
+        // Before its generation goes: a crash must not bring back the one without the other.
+        self.sync(HELD)
     }
 
     /// The commits that are held, in no order that means anything.
@@ -278,13 +282,14 @@ impl<'d> Local<'d> {
             Object::Keys | Object::Recipients => "keys",
         };
         self.make(directory)?;
-        let temporary = format!("{directory}/.{}.tmp", std::process::id());
+        let temporary = format!("{directory}/.{}{TEMPORARY}", std::process::id());
         let file = self.disk.create(&self.path.join(&temporary));
         let file = file.map_err(|source| self.failed("write", &temporary, source))?;
         Ok(Incoming { local: self, object, directory, temporary, file: Some(Hashing::new(file)) })
     }
 
-    /// Removes generations but those to keep, of the outbox, and held ones; the store has the others.
+    /// Removes generations but those to keep, of the outbox, and held ones: the store has the others. And what a crash left
+    /// half-written: nobody writes here but who calls this.
     ///
     /// # Errors
     /// Where one cannot be removed.
@@ -297,11 +302,16 @@ impl<'d> Local<'d> {
             .chain(keep.iter().copied())
             .map(|hash| format!("{hash}.age"))
             .collect();
-        let names =
-            self.disk.list(&self.path.join("gen")).map_err(|source| self.failed("list", "gen", source))?;
-        for name in names.iter().filter(|name| !keep.contains(name)) {
-            let path = self.path.join("gen").join(name);
-            self.disk.remove(&path).map_err(|source| self.failed("remove", name, source))?;
+        for directory in ["gen", "keys", "commits", OUTBOX, HELD, ""] {
+            let path = self.path.join(directory);
+            let names = self.disk.list(&path).map_err(|source| self.failed("list", directory, source))?;
+            let unneeded = |name: &&String| match directory {
+                "gen" => !keep.contains(name),
+                _ => name.starts_with('.') && name.ends_with(TEMPORARY),
+            };
+            for name in names.iter().filter(unneeded) {
+                self.disk.remove(&path.join(name)).map_err(|source| self.failed("remove", name, source))?;
+            }
         }
         Ok(())
     }
@@ -324,7 +334,7 @@ impl<'d> Local<'d> {
         let (directory, last) = name.rsplit_once('/').unwrap_or(("", name));
         self.make(directory)?;
         let failed = |source| self.failed("write", name, source);
-        let temporary = self.path.join(directory).join(format!(".{last}.tmp"));
+        let temporary = self.path.join(directory).join(format!(".{last}{TEMPORARY}"));
         let mut file = self.disk.create(&temporary).map_err(failed)?;
         file.write_all(bytes).and_then(|()| file.sync()).map_err(failed)?;
         drop(file);
