@@ -2,6 +2,8 @@
 
 pub mod archive;
 pub mod commit;
+#[cfg(test)]
+mod crash;
 pub mod disk;
 pub mod hashing;
 pub mod id;

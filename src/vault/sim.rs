@@ -38,6 +38,18 @@ impl Power {
         self.0.lock().unwrap().1 = None;
     }
 
+    /// Steps so far.
+    pub fn steps(&self) -> u64 {
+        self.0.lock().unwrap().0
+    }
+
+    /// Does what takes no power: a look from outside.
+    pub fn aside(&self, look: impl FnOnce()) {
+        let state = std::mem::take(&mut *self.0.lock().unwrap());
+        look();
+        *self.0.lock().unwrap() = state;
+    }
+
     fn step(&self) -> io::Result<()> {
         self.0.lock().unwrap().0 += 1;
         if self.is_gone() { Err(io::Error::other("the power is gone")) } else { Ok(()) }
