@@ -76,6 +76,11 @@ impl Args {
                 "compare it with the one on the recovery card: this machine had not seen the vault before",
             );
         }
+        if self.keep == Some(Side::Mine) && mine.is_none() {
+            context.ui.hint(
+                "nothing of this machine's waits; what an interrupted `--keep` put aside is held: `tazpod vault history`, then `restore`",
+            );
+        }
         if let Some(mine) = mine.filter(|_| self.keep == Some(Side::Mine)) {
             let vk = |keyring: &Keyring| keyring.current().signer(&body.vault).map(|signer| signer.id());
             let keyring = match keyring {

@@ -46,7 +46,8 @@ impl Args {
         })?;
         if wanted.body.generation == head.body.generation {
             context.ui.status(format!("commit {} has this state already", head.body.n));
-            return Ok(());
+            // Of a restore that was interrupted, perhaps.
+            return super::push_all(context, &vault).await;
         }
         let keyring = self.passphrase.open(context, &vault, &head).await?;
         sync::fetch(
