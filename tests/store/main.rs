@@ -4,6 +4,7 @@
 
 mod child;
 mod fake;
+mod kill;
 mod s3;
 mod servers;
 mod suite;

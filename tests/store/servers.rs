@@ -169,7 +169,7 @@ fn answers(child: &mut Child, port: u16, ready: &dyn Fn(u16) -> bool) -> bool {
 }
 
 /// A directory of this run's. Those of earlier runs are removed: what is here is killed, not ended.
-fn scratch() -> PathBuf {
+pub fn scratch() -> PathBuf {
     let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("store");
     for entry in fs::read_dir(&all).into_iter().flatten().flatten() {
         let alive = entry.file_name().to_str().is_some_and(|id| Path::new("/proc").join(id).exists());
