@@ -90,6 +90,7 @@ const USER_KEYS: &[&str] = &[
     "vault.path_style",
     "vault.lock_after",
     "vault.lock_with_last_session",
+    "vault.accept_overwrites",
 ];
 const PROJECT_KEYS: &[&str] =
     &["vertical", "pod", "pod.image", "pod.ownership", "pod.env", "pod.env.*", "pod.network", "pod.memory"];

@@ -10,7 +10,7 @@ use super::spec::Transport;
 use crate::adapters::engine::{Endpoint, Engine};
 use crate::adapters::files;
 use crate::adapters::state::{LinkRecord, PodDir};
-use crate::adapters::store::{self, Access, Place, StoreConfig, StoreSettings};
+use crate::adapters::store::{self, Access, Place, Probe, Role, StoreConfig, StoreSettings};
 use crate::agent::vault::{Answer, AutoLock, Request};
 use crate::config::VaultConfig;
 use crate::context::Context;
@@ -22,10 +22,13 @@ use crate::vault::disk::{Disk, ReadOnly, RealDisk};
 use crate::vault::keeper::Saved;
 use crate::vault::key::{Keyring, LARGEST_KEYRING, NotOpened};
 use crate::vault::local::{Local, Object};
+use crate::vault::sync::{self, Pushed, Stopped};
 use crate::vault::tree::Root;
 
 /// The name of the user's only vault.
 const NAME: &str = "main";
+/// What was found of the store, in the vault's directory.
+const EXAMINED: &str = "store.json";
 
 /// The vault of this user on this machine.
 pub struct Vault {
@@ -55,8 +58,11 @@ impl Vault {
             last_session: lock_with_last_session,
         };
         let config = StoreConfig::new(&settings)?;
-        let store = store::open(&config, Access::default()).await;
-        Ok(Vault { path: context.state()?.vault(NAME), store, settings, autolock, config })
+        let path = context.state()?.vault(NAME);
+        let found = Probe::load(&path.join(EXAMINED), &config);
+        let read_back = found.is_some_and(|found| !found.checksums);
+        let store = store::open(&config, Access { read_back, ..Access::default() }).await;
+        Ok(Vault { path, store, settings, autolock, config })
     }
 
     /// What is here.
@@ -73,6 +79,70 @@ impl Vault {
             self.store.setup().await?;
         }
         Ok(())
+    }
+
+    /// Tries out what the store honours, and keeps it; of a directory there is nothing to ask.
+    ///
+    /// # Errors
+    /// The store's own.
+    pub async fn probe(&self, context: &Context) -> Result<Option<Probe>> {
+        if let StoreConfig::Directory(_) = &self.config {
+            return Ok(None);
+        }
+        let _step = context.ui.step(format!("trying out {}", self.store.describe()));
+        let found = self.store.probe().await?;
+        let made = RealDisk::PRIVATE.make_directory(&self.path);
+        made.map_err(|source| Error::io("make the directory", &self.path, source))?;
+        found.save(&self.path.join(EXAMINED), &self.config)?;
+        Ok(Some(found))
+    }
+
+    /// Before anything is pushed: what the store honours is known, and enough.
+    ///
+    /// # Errors
+    /// [`Kind::Store`] where it is not; the store's own.
+    pub async fn examine(&self, context: &Context) -> Result<()> {
+        let found = match Probe::load(&self.path.join(EXAMINED), &self.config) {
+            Some(found) => found,
+            None => match self.probe(context).await? {
+                Some(found) => {
+                    let others = found.shortcomings().into_iter().filter(|said| *said != Probe::OVERWRITES);
+                    others.for_each(|said| context.ui.warn(format!("{}: {said}", self.store.describe())));
+                    found
+                }
+                None => return Ok(()),
+            },
+        };
+        if found.conditional_create {
+            return Ok(());
+        }
+        let what = format!("`{}` is not safe to push to: {}", self.store.describe(), Probe::OVERWRITES);
+        if self.settings.accept_overwrites == Some(true) {
+            context.ui.warn(what);
+            return Ok(());
+        }
+        Err(Error::new(Kind::Store, what)
+            .hint("take a store that honours it; when this one does, `tazpod vault setup-storage` sees that")
+            .hint("if only one machine ever pushes, `accept_overwrites = true` in `[vault]` of `config.toml` takes it"))
+    }
+
+    /// Brings what waits here into the store, if that is fit for it.
+    ///
+    /// # Errors
+    /// As [`Vault::examine`] and [`sync::push`].
+    pub async fn push(&self, context: &Context) -> Result<Pushed, Stopped> {
+        if !self.local().load()?.outbox.is_empty() {
+            self.examine(context).await?;
+        }
+        sync::push(&self.local(), &*self.store).await
+    }
+
+    /// The least that credentials for a role must allow in the store; a directory has no such thing.
+    pub fn policy(&self, role: Role) -> Option<String> {
+        match &self.config {
+            StoreConfig::S3(config) => Some(store::policy(config, role)),
+            StoreConfig::Directory(_) => None,
+        }
     }
 
     /// The newest commit that this machine knows.

@@ -129,7 +129,9 @@ impl StoreError {
                 Some("log in again; for AWS `aws sso login`, or set the profile in `config.toml`")
             }
             Kind::Denied => Some("the credentials must allow to read, write and list there"),
-            Kind::NoPlace => Some("make it first, or correct `[vault] address` in `config.toml`"),
+            Kind::NoPlace => Some(
+                "mount it, or make it (`tazpod vault setup-storage`), or correct `[vault] address` in `config.toml`",
+            ),
             Kind::Unreachable | Kind::Busy => {
                 Some("nothing is lost: what was not pushed stays here; try again later")
             }

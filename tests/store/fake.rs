@@ -1,10 +1,12 @@
-//! A small S3 server in this process, for what real ones do rarely: it can lie, fail, stall and hang up.
+//! A small S3 server in this process, for what real ones do rarely: it can lie, fail, stall and hang up. It answers by itself, or passes
+//! on what a real one says.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 /// What a client asks.
 #[derive(Clone)]
@@ -15,6 +17,8 @@ pub struct Request {
     pub query: String,
     pub headers: BTreeMap<String, String>,
     pub body: Vec<u8>,
+    /// All before the body, without the empty line.
+    head: String,
     /// How many requests there were before.
     pub number: usize,
 }
@@ -44,6 +48,8 @@ struct State {
     objects: BTreeMap<String, Vec<u8>>,
     uploads: BTreeMap<String, BTreeMap<u32, Vec<u8>>>,
     log: Vec<Request>,
+    /// The real server, as `host:port`.
+    upstream: Option<String>,
 }
 
 /// The server; it listens until the test process ends.
@@ -56,9 +62,18 @@ pub struct Fake {
 impl Fake {
     /// Starts one that does what `script` says of each request.
     pub fn start(script: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Fake {
+        Fake::listen(None, script)
+    }
+
+    /// The same before a real server, `http://127.0.0.1:PORT`.
+    pub fn before(upstream: &str, script: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Fake {
+        Fake::listen(Some(upstream.trim_start_matches("http://").to_owned()), script)
+    }
+
+    fn listen(upstream: Option<String>, script: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Fake {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
-        let state = Arc::new(Mutex::new(State::default()));
+        let state = Arc::new(Mutex::new(State { upstream, ..State::default() }));
         let script: Arc<Script> = Arc::new(Box::new(script));
         let shared = state.clone();
         thread::spawn(move || {
@@ -104,7 +119,11 @@ fn connection(stream: TcpStream, state: &Mutex<State>, script: &Script) {
             state.log.push(request.clone());
         }
         let reply = script(&request);
-        let serve = |corrupt| answer(&request, &mut state.lock().unwrap(), corrupt);
+        let upstream = state.lock().unwrap().upstream.clone();
+        let serve = |corrupt| match &upstream {
+            Some(upstream) => pass_on(upstream, &request, corrupt),
+            None => answer(&request, &mut state.lock().unwrap(), corrupt),
+        };
         let (head, body) = match reply {
             Reply::Serve => serve(false),
             Reply::Corrupt => serve(true),
@@ -136,12 +155,14 @@ fn read(reader: &mut impl BufRead) -> Option<Request> {
     reader.read_line(&mut line).ok().filter(|length| *length > 0)?;
     let mut words = line.split_whitespace();
     let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let mut head = line.clone();
     let mut headers = BTreeMap::new();
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
+        head += &line;
     }
     let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
     assert!(!headers.contains_key("transfer-encoding"), "bodies have a length");
@@ -152,7 +173,25 @@ fn read(reader: &mut impl BufRead) -> Option<Request> {
     let key = path.trim_start_matches('/').split_once('/').map_or("", |(_, key)| key).to_owned();
     // The SDK names the operation in the query, for its own logs.
     let query: Vec<&str> = query.split('&').filter(|part| !part.starts_with("x-id=")).collect();
-    Some(Request { method, key, query: query.join("&"), headers, body, number: 0 })
+    Some(Request { method, key, query: query.join("&"), headers, body, head, number: 0 })
+}
+
+/// What a real server answers to a request. The signature is of the name by which it was asked, so
+/// that one stays.
+fn pass_on(upstream: &str, request: &Request, corrupt: bool) -> (Vec<u8>, Vec<u8>) {
+    let mut stream = TcpStream::connect(upstream).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let mut body = request.body.clone();
+    if let (true, Some(last)) = (corrupt, body.last_mut()) {
+        *last ^= 1;
+    }
+    let head = format!("{}Connection: close\r\n\r\n", request.head);
+    stream.write_all(&[head.as_bytes(), &body].concat()).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+    let body = answer.split_off(end);
+    (answer, body)
 }
 
 fn reply(status: u16, headers: &str, body: impl Into<Vec<u8>>) -> (Vec<u8>, Vec<u8>) {

@@ -3,12 +3,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod child;
+mod commands;
 mod fake;
 mod kill;
+mod machine;
 mod s3;
 mod servers;
 mod suite;
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -109,6 +112,19 @@ fn bucket(endpoint: &'static str, honours: Probe, unsupported: usize) -> Subject
         unsupported,
         _directory: None,
     }
+}
+
+/// A part of a bucket of SeaweedFS's that nobody has used, as it is seen from `endpoint`. One bucket for all: each takes some of the few
+/// volumes that the server has.
+fn part(endpoint: &str) -> S3Config {
+    static BUCKET: OnceLock<String> = OnceLock::new();
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let bucket = BUCKET.get_or_init(|| {
+        let config = unique(servers::seaweedfs());
+        block_on(open(&config).setup()).unwrap();
+        config.bucket
+    });
+    at(endpoint, bucket, &format!("/part-{}", NEXT.fetch_add(1, Ordering::Relaxed)))
 }
 
 /// A bucket that nobody has used, with a prefix every other time.

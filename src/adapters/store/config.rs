@@ -21,6 +21,8 @@ pub struct StoreSettings {
     pub profile: Option<String>,
     /// Whether the bucket is part of the path (`https://host/bucket`) and not of the host's name.
     pub path_style: Option<bool>,
+    /// Push even where the server ignores conditions, so that one machine can overwrite another's commit.
+    pub accept_overwrites: Option<bool>,
 }
 
 /// Where a store is.
@@ -89,6 +91,7 @@ impl StoreConfig {
             ("region", settings.region.is_some()),
             ("profile", settings.profile.is_some()),
             ("path_style", settings.path_style.is_some()),
+            ("accept_overwrites", settings.accept_overwrites.is_some()),
         ];
         if let Some((option, _)) = options.iter().find(|(_, given)| *given) {
             return Err(Error::new(Kind::Config, format!("`{option}` says nothing about a directory"))

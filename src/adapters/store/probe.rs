@@ -1,17 +1,27 @@
 //! What a place really honours, found by trying it: some servers ignore conditions, or answer 200 for what they lost.
 
-use futures_util::future::join_all;
+use std::fs;
+use std::path::Path;
 
+use futures_util::future::join_all;
+use serde::{Deserialize, Serialize};
+
+use super::StoreConfig;
+use crate::adapters::files;
+use crate::error;
 use crate::vault::store::{Created, Kind, Result, Store, StoreError};
 
 /// Larger than anything that a probe writes.
 const LIMIT: u64 = 4096;
 
+/// The version of what is kept of a probe.
+const VERSION: u32 = 1;
+
 /// How many create the same object at once. A server that compares and then writes lets several through.
 const RACERS: u8 = 4;
 
 /// What a place honours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
     /// A second creation of a key fails and leaves the first, among several at once too. Without it two machines can
     /// overwrite each other's commits.
@@ -27,14 +37,42 @@ pub struct Probe {
     pub may_delete: bool,
 }
 
+/// A probe as it is kept.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    version: u32,
+    store: String,
+    probe: Probe,
+}
+
 impl Probe {
+    /// What it means that conditions are not honoured.
+    pub const OVERWRITES: &str =
+        "it ignores `If-None-Match`, so two machines that push at the same moment can overwrite each other";
+
+    /// What was found of this store when it was examined last; `None` where it was not, or that cannot be read.
+    pub fn load(path: &Path, config: &StoreConfig) -> Option<Probe> {
+        let kept: Kept = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+        (kept.version == VERSION && kept.store == place(config)).then_some(kept.probe)
+    }
+
+    /// Keeps what was found, for this store and no other.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn save(self, path: &Path, config: &StoreConfig) -> error::Result<()> {
+        let kept = Kept { version: VERSION, store: place(config), probe: self };
+        let text = serde_json::to_vec_pretty(&kept).map_err(|source| {
+            error::Error::new(error::Kind::Failure, "cannot write what was found of the store")
+                .with_source(source)
+        })?;
+        files::write_atomically(path, &text, 0o600)
+    }
+
     /// A sentence for each thing that is not honoured and that a vault needs.
     pub fn shortcomings(&self) -> Vec<&'static str> {
         let all = [
-            (
-                self.conditional_create,
-                "it ignores `If-None-Match`, so two machines that push at the same moment can overwrite each other",
-            ),
+            (self.conditional_create, Probe::OVERWRITES),
             (
                 self.checksums,
                 "it accepts objects whose checksum is wrong, so each is read back after it was written",
@@ -43,6 +81,17 @@ impl Probe {
             (self.list_after_write, "what was written is not listed at once, so a pull may miss the newest"),
         ];
         all.into_iter().filter(|(honoured, _)| !honoured).map(|(_, sentence)| sentence).collect()
+    }
+}
+
+/// Which store it is: its server too, as many have buckets of one name.
+fn place(config: &StoreConfig) -> String {
+    match config {
+        StoreConfig::S3(bucket) => match &bucket.endpoint {
+            Some(endpoint) => format!("{config} at {endpoint}"),
+            None => config.to_string(),
+        },
+        StoreConfig::Directory(_) => config.to_string(),
     }
 }
 
@@ -110,4 +159,44 @@ fn made(created: Created) -> Result<()> {
 async fn read(store: &dyn Store, key: &str) -> Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     Ok(store.get(key, LIMIT, &mut bytes).await?.map(|_| bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapters::store::StoreSettings;
+
+    fn bucket(endpoint: Option<&str>) -> StoreConfig {
+        let settings = StoreSettings {
+            address: "s3://bucket/vault".into(),
+            endpoint: endpoint.map(str::to_owned),
+            ..StoreSettings::default()
+        };
+        StoreConfig::new(&settings).unwrap()
+    }
+
+    #[test]
+    fn what_was_found_is_kept_for_one_store() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.json");
+        let here = bucket(Some("https://minio.example"));
+        let found = Probe {
+            conditional_create: true,
+            checksums: false,
+            read_after_write: true,
+            list_after_write: true,
+            may_delete: false,
+        };
+        assert_eq!(Probe::load(&path, &here), None);
+        found.save(&path, &here).unwrap();
+        assert_eq!(Probe::load(&path, &here), Some(found));
+        for other in [bucket(None), bucket(Some("https://other.example"))] {
+            assert_eq!(Probe::load(&path, &other), None);
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        for damaged in [text.replace("\"version\": 1", "\"version\": 2"), text[..text.len() / 2].to_owned()] {
+            fs::write(&path, damaged).unwrap();
+            assert_eq!(Probe::load(&path, &here), None);
+        }
+    }
 }

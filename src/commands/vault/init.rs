@@ -8,7 +8,7 @@ use crate::vault::commit::{Commit, Draft, Reason};
 use crate::vault::id::VaultId;
 use crate::vault::key::Keyring;
 use crate::vault::local::{Local, Object};
-use crate::vault::sync::{self, Stopped};
+use crate::vault::sync::Stopped;
 use crate::vault::tree::{Root, Tree};
 
 /// Make a new, empty vault, in the store and on this machine.
@@ -36,6 +36,7 @@ impl Args {
             .hint("`tazpod vault status` shows it; `tazpod vault push` ends an init that was interrupted"));
         }
         vault.make_directory().await?;
+        vault.examine(context).await?;
         let passphrase = self.passphrase.choose(self.weak).await?;
         let id = VaultId::random().map_err(|source| {
             Error::new(Kind::Failure, "the system has no randomness").with_source(source)
@@ -44,7 +45,7 @@ impl Args {
         let first = first(&vault.local(), &keyring, keyring.wrap(&passphrase)?)?;
         vault.local().enqueue(&first)?;
         let step = context.ui.step(format!("pushing to {}", vault.store.describe()));
-        let pushed = sync::push(&vault.local(), &*vault.store).await;
+        let pushed = vault.push(context).await;
         drop(step);
         if let Err(Stopped::Fork(_)) = &pushed {
             // Empty as it is, nobody needs it: the other one counts.

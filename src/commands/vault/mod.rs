@@ -14,6 +14,7 @@ mod restore;
 mod rm;
 mod rotate;
 mod save;
+mod setup_storage;
 mod status;
 mod unlock;
 mod verify;
@@ -38,7 +39,6 @@ use crate::vault::id::Hash;
 use crate::vault::keeper::Saved;
 use crate::vault::key::Keyring;
 use crate::vault::local::Object;
-use crate::vault::sync;
 
 /// Secrets as files: open in a pod's RAM alone, sealed everywhere else.
 #[derive(Debug, clap::Args)]
@@ -65,6 +65,7 @@ enum Command {
     Verify(verify::Args),
     Passphrase(rotate::Args),
     Card(card::Args),
+    SetupStorage(setup_storage::Args),
 }
 
 impl Args {
@@ -91,6 +92,7 @@ impl Args {
             Command::Verify(args) => args.run(context).await,
             Command::Passphrase(args) => args.run(context).await,
             Command::Card(args) => args.run(context).await,
+            Command::SetupStorage(args) => args.run(context).await,
         }
     }
 }
@@ -265,7 +267,7 @@ fn resealed(vault: &Vault, keyring: &Keyring, commit: &Commit) -> Result<(Hash, 
 /// Pushes, and says so.
 async fn push_all(context: &Context, vault: &Vault) -> Result<()> {
     let step = context.ui.step(format!("pushing to {}", vault.store.describe()));
-    let pushed = sync::push(&vault.local(), &*vault.store).await?;
+    let pushed = vault.push(context).await?;
     drop(step);
     pushed.numbers.iter().for_each(|n| context.ui.status(format!("pushed commit {n}")));
     Ok(())

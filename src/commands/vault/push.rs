@@ -2,7 +2,6 @@ use crate::agent::vault::Request;
 use crate::context::Context;
 use crate::error::Result;
 use crate::pod::vault::{self, Vault};
-use crate::vault::sync;
 
 /// Bring what was saved into the store.
 ///
@@ -34,7 +33,7 @@ impl Args {
         }
         let head = vault.head()?;
         let step = context.ui.step(format!("pushing to {}", vault.store.describe()));
-        let pushed = sync::push(&vault.local(), &*vault.store).await?;
+        let pushed = vault.push(context).await?;
         drop(step);
         match pushed.numbers.as_slice() {
             [] => context.ui.status(format!("nothing to push: the store has commit {}", head.body.n)),

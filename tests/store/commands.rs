@@ -1,0 +1,168 @@
+//! The vault's commands on real stores, as far as they take no engine.
+
+use serde_json::json;
+use tazpod::adapters::store::{S3Config, StoreConfig};
+
+use crate::fake::{Fake, Reply};
+use crate::machine::Machine;
+use crate::{part, servers, unique};
+
+fn bucket(endpoint: &str) -> StoreConfig {
+    StoreConfig::S3(unique(endpoint))
+}
+
+/// A machine whose store is a part of a bucket that was set up.
+fn ready() -> (Machine, S3Config) {
+    let (machine, config) = (Machine::new("one"), part(servers::seaweedfs()));
+    machine.configure(&StoreConfig::S3(config.clone()), "");
+    (machine, config)
+}
+
+fn pending(machine: &Machine) -> serde_json::Value {
+    machine.run(&["status", "--json"]).success().json()["pending"].clone()
+}
+
+#[test]
+fn a_place_is_set_up_and_tried_out() {
+    let machine = Machine::new("one");
+    machine.configure(&bucket(servers::seaweedfs()), "");
+    let missing = machine.run(&["init", "--passphrase-fd", "0"]).failure(14, "cannot look into `s3://");
+    assert!(missing.stderr.contains("`tazpod vault setup-storage`"), "{}", missing.stderr);
+    let report = machine.run(&["setup-storage", "--json"]).success().json();
+    assert_eq!((&report["version"], &report["probe"]["conditional_create"]), (&json!(1), &json!(true)));
+    let outcome = |report: &serde_json::Value, at: usize| report["steps"][at]["outcome"].clone();
+    assert_eq!([0, 1, 2].map(|at| outcome(&report, at)), ["done", "done", "not-supported"]);
+    let text = machine.run(&["setup-storage"]).success().stdout;
+    assert!(text.contains("was so         the bucket exists\n"), "{text}");
+    assert!(text.contains("not supported  nothing in it can be public"), "{text}");
+
+    let directory = tempfile::tempdir().unwrap();
+    machine.configure(&StoreConfig::Directory(directory.path().join("vault")), "");
+    let report = machine.run(&["setup-storage", "--json"]).success().json();
+    assert_eq!((outcome(&report, 0), report["probe"].clone()), (json!("done"), json!(null)));
+    // A file where the directory should be.
+    std::fs::write(directory.path().join("file"), "").unwrap();
+    machine.configure(&StoreConfig::Directory(directory.path().join("file")), "");
+    machine.run(&["setup-storage"]).failure(14, "is not a directory");
+}
+
+#[test]
+fn a_step_that_fails_is_told_and_the_others_are_done() {
+    let fake = Fake::before(servers::seaweedfs(), |request| match request.query.as_str() {
+        query if query.starts_with("versioning") => Reply::Refuse(403, "AccessDenied"),
+        _ => Reply::Serve,
+    });
+    let machine = Machine::new("one");
+    machine.configure(&bucket(&fake.address), "");
+    let done = machine.run(&["setup-storage", "--json"]).failure(14, "1 things of s3://");
+    assert!(done.stderr.contains("--policy setup"), "{}", done.stderr);
+    let steps = done.json()["steps"].clone();
+    assert_eq!((&steps[0]["outcome"], &steps[1]["outcome"]), (&json!("done"), &json!("failed")));
+    assert!(steps[1]["why"].as_str().unwrap().contains("AccessDenied"), "{steps}");
+    assert_eq!(steps[4]["outcome"], "done");
+}
+
+#[test]
+fn policies_are_printed_and_nothing_is_asked() {
+    let machine = Machine::new("one");
+    machine.configure(&StoreConfig::parse("s3://nobody-has-this/vault").unwrap(), "");
+    let policy = |purpose| machine.run(&["setup-storage", "--policy", purpose]).success().json();
+    let text = |purpose| policy(purpose)["Statement"].to_string();
+    assert!(text("daily").contains("arn:aws:s3:::nobody-has-this/vault/commits/*"));
+    assert!(!text("daily").contains("DeleteObject") && text("maintenance").contains("DeleteObject"));
+    assert!(text("setup").contains("PutBucketVersioning"));
+    machine
+        .run(&["setup-storage", "--policy", "yearly"])
+        .failure(2, "possible values: daily, maintenance, setup");
+    machine.configure(&StoreConfig::Directory("/nowhere".into()), "");
+    let done = machine.run(&["setup-storage", "--policy", "daily"]).failure(2, "is a directory");
+    assert!(done.stderr.contains("hint: "), "{}", done.stderr);
+}
+
+#[test]
+fn a_store_that_ignores_conditions_is_refused() {
+    let machine = Machine::new("one");
+    let config = bucket(servers::rclone());
+    machine.configure(&config, "");
+    let done = machine.run(&["setup-storage"]).success();
+    assert!(done.stderr.contains("warning: it ignores `If-None-Match`"), "{}", done.stderr);
+    let done =
+        machine.run(&["init", "--passphrase-fd", "0"]).failure(14, "is not safe to push to: it ignores");
+    assert!(done.stderr.contains("`accept_overwrites = true` in `[vault]`"), "{}", done.stderr);
+    // Nothing was begun.
+    assert_eq!(machine.run(&["status", "--json"]).success().json()["commit"], json!(null));
+    machine.save(b"first");
+    machine.run(&["push"]).failure(14, "is not safe to push to");
+    assert_eq!(pending(&machine), json!([1]));
+
+    machine.configure(&config, "accept_overwrites = true");
+    for n in [1, 2] {
+        let done = machine.run(&["push"]).success();
+        assert!(done.stderr.contains(&format!("pushed commit {n}")), "{}", done.stderr);
+        assert!(done.stderr.contains("warning: ") && done.stderr.contains("not safe"), "{}", done.stderr);
+        machine.save(format!("after {n}").as_bytes());
+    }
+    machine.configure(&config, "accept_overwrite = true");
+    machine.run(&["push"]).failure(3, "did you mean `vault.accept_overwrites`?");
+}
+
+#[test]
+fn a_good_store_is_tried_out_once() {
+    let fake = Fake::before(servers::seaweedfs(), |_| Reply::Serve);
+    let machine = Machine::new("one");
+    machine.configure(&StoreConfig::S3(part(&fake.address)), "");
+    let probes = || fake.log().iter().filter(|line| line.contains("probe/")).count();
+    machine.run(&["init", "--passphrase-fd", "0"]).success();
+    let (first, kept) = (probes(), machine.file("store.json").unwrap());
+    assert!(first > 0 && kept.contains("\"conditional_create\": true"), "{kept}");
+    machine.run(&["verify"]).success();
+    machine.run(&["push"]).success();
+    assert_eq!(probes(), first);
+    machine.run(&["setup-storage"]).success();
+    assert!(probes() > first);
+    // The same bucket's name elsewhere is another store.
+    let elsewhere = Fake::before(servers::seaweedfs(), |_| Reply::Serve);
+    let other = Machine::new("two");
+    other.configure(&StoreConfig::S3(part(&elsewhere.address)), "");
+    other.run(&["setup-storage"]).success();
+    let kept = other.file("store.json").unwrap();
+    assert!(kept.contains(&elsewhere.address) && !kept.contains(&fake.address), "{kept}");
+}
+
+#[test]
+fn what_a_store_does_not_check_is_read_back_ever_after() {
+    // It honours conditions, and looks at no checksum.
+    let fake = Fake::start(|_| Reply::Serve);
+    let machine = Machine::new("one");
+    machine.configure(&bucket(&fake.address), "");
+    machine.save(b"first");
+    let done = machine.run(&["push"]).success();
+    assert!(done.stderr.contains("accepts objects whose checksum is wrong"), "{}", done.stderr);
+    machine.save(b"second");
+    let before = fake.log().len();
+    let done = machine.run(&["push"]).success();
+    assert!(!done.stderr.contains("warning"), "{}", done.stderr);
+    let log = fake.log().split_off(before);
+    let put = log.iter().find(|line| line.starts_with("PUT") && line.contains("gen/")).unwrap();
+    assert!(log.contains(&put.replace("PUT", "GET")), "{log:#?}");
+}
+
+#[test]
+fn an_unplugged_store_leaves_what_was_saved_pending() {
+    let (machine, config) = ready();
+    machine.save(b"first");
+    machine.run(&["push"]).success();
+    machine.save(b"second");
+    let gone = S3Config {
+        endpoint: Some(format!("http://127.0.0.1:{}", servers::free_ports(1)[0])),
+        ..config.clone()
+    };
+    machine.configure(&StoreConfig::S3(gone), "");
+    let done = machine.run(&["push"]).failure(14, "cannot look into `s3://");
+    assert!(done.stderr.contains("hint: nothing is lost"), "{}", done.stderr);
+    assert_eq!(pending(&machine), json!([2]));
+    machine.configure(&StoreConfig::S3(config), "");
+    machine.run(&["push"]).success();
+    assert_eq!(pending(&machine), json!([]));
+    machine.run(&["verify", "--read-data"]).success();
+}

@@ -1,0 +1,172 @@
+//! A user's machine: what it has of a vault, and the binary on it.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use age::secrecy::SecretString;
+use tazpod::adapters::store::{S3Config, StoreConfig};
+use tazpod::vault::commit::{Commit, Draft, Reason};
+use tazpod::vault::disk::RealDisk;
+use tazpod::vault::id::{Hash, VaultId};
+use tazpod::vault::key::Keyring;
+use tazpod::vault::local::{Local, Object};
+
+use crate::servers;
+
+/// Of the vault that all machines here have, unless they make one.
+pub const PASSPHRASE: &str = "six words by chance are enough\n";
+
+/// The vault's keyring, and it wrapped by the passphrase.
+pub fn keyring() -> &'static (Keyring, Vec<u8>) {
+    static KEYRING: OnceLock<(Keyring, Vec<u8>)> = OnceLock::new();
+    KEYRING.get_or_init(|| {
+        let keyring = Keyring::generate(VaultId([7; 16])).unwrap();
+        let wrapped = keyring.wrap(&SecretString::from(PASSPHRASE.trim())).unwrap();
+        (keyring, wrapped)
+    })
+}
+
+pub struct Machine {
+    pub name: String,
+    directory: tempfile::TempDir,
+}
+
+/// What a run of the binary gave.
+pub struct Done {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Done {
+    #[track_caller]
+    pub fn success(self) -> Done {
+        assert_eq!(self.code, 0, "{}\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    #[track_caller]
+    pub fn failure(self, code: i32, says: &str) -> Done {
+        assert_eq!(self.code, code, "{}\n{}", self.stdout, self.stderr);
+        assert!(self.stderr.contains(says), "{}", self.stderr);
+        self
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|_| panic!("{}\n{}", self.stdout, self.stderr))
+    }
+}
+
+impl Machine {
+    pub fn new(name: &str) -> Machine {
+        Machine { name: name.to_owned(), directory: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn local(&self) -> Local<'static> {
+        Local::new(&RealDisk::PRIVATE, self.directory.path().join("state/vaults/main"))
+    }
+
+    /// Keeps an object, unless it is here.
+    fn keep(&self, object: Object, bytes: &[u8]) -> (Hash, u64) {
+        let (local, hash) = (self.local(), Hash::of(bytes));
+        if !local.has(object, &hash) {
+            let mut incoming = local.incoming(object).unwrap();
+            incoming.write_all(bytes).unwrap();
+            incoming.finish(Some(&hash)).unwrap();
+        }
+        (hash, bytes.len() as u64)
+    }
+
+    /// Saves this as the vault's content: a commit in the outbox.
+    pub fn save(&self, content: &[u8]) -> Commit {
+        let (keyring, wrapped) = keyring();
+        let kind = if self.local().load().unwrap().base.is_some() { Reason::Save } else { Reason::Init };
+        self.commit(content, kind, keyring, wrapped, None)
+    }
+
+    fn commit(
+        &self,
+        content: &[u8],
+        kind: Reason,
+        keyring: &Keyring,
+        wrapped: &[u8],
+        retiring: Option<&Keyring>,
+    ) -> Commit {
+        let mut sealing = keyring.current().recipient().seal(Vec::new()).unwrap();
+        sealing.write_all(content).unwrap();
+        let (generation, size) = self.keep(Object::Generation, &sealing.finish().unwrap());
+        let (keys, _) = self.keep(Object::Keys, wrapped);
+        let draft = Draft {
+            generation,
+            size,
+            keys,
+            recipients: None,
+            kind,
+            second_parent: None,
+            host: self.name.clone(),
+            time: "2026-01-01T00:00:00Z".into(),
+        };
+        let (local, vault) = (self.local(), keyring.vault());
+        let signer = |keyring: &Keyring| keyring.current().signer(&vault).unwrap();
+        let retiring = retiring.map(signer);
+        let base = local.load().unwrap().base;
+        let commit = Commit::write(vault, base.as_ref(), draft, &signer(keyring), retiring.as_ref()).unwrap();
+        local.enqueue(&commit).unwrap();
+        commit
+    }
+
+    /// Writes the configuration: this store, and more lines of `[vault]`.
+    pub fn configure(&self, config: &StoreConfig, more: &str) {
+        let endpoint = match config {
+            StoreConfig::S3(S3Config { endpoint: Some(endpoint), .. }) => {
+                format!("endpoint = \"{endpoint}\"\n")
+            }
+            _ => String::new(),
+        };
+        let directory = self.directory.path().join("config");
+        fs::create_dir_all(&directory).unwrap();
+        let text = format!("[vault]\naddress = \"{config}\"\n{endpoint}{more}\n");
+        fs::write(directory.join("config.toml"), text).unwrap();
+    }
+
+    /// A file of the vault's local copy.
+    pub fn file(&self, name: &str) -> Option<String> {
+        fs::read_to_string(self.directory.path().join("state/vaults/main").join(name)).ok()
+    }
+
+    /// Runs `tazpod vault …`, with the passphrase at its standard input.
+    pub fn run(&self, arguments: &[&str]) -> Done {
+        let at = |name: &str| self.directory.path().join(name);
+        let keys = servers::keys();
+        let mut child = Command::new("timeout")
+            .args(["-k", "2", "120"])
+            .arg(Path::new(env!("CARGO_BIN_EXE_tazpod")))
+            .arg("vault")
+            .args(arguments)
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", self.directory.path())
+            .env("TAZPOD_STATE_DIR", at("state"))
+            .env("TAZPOD_CONFIG_DIR", at("config"))
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .env("AWS_ACCESS_KEY_ID", keys.id)
+            .env("AWS_SECRET_ACCESS_KEY", keys.secret)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A program that does not read it is a case, not a failure.
+        let _ = child.stdin.take().unwrap().write_all(PASSPHRASE.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        Done {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
