@@ -7,6 +7,7 @@
 //! | `gen/`, `keys/` | objects by their hash; those of the newest commits |
 //! | `outbox/N` | commits not yet pushed, in order |
 //! | `held/HASH` | commits that looked wrong: kept, never pushed by themselves |
+//! | `pruned/SHA` | the store's records of what was pruned, as far as they were fetched |
 //! | `outbox/N.attempted` | that commit may be in the store: it is never replaced any more |
 //!
 //! Each step is written so that a crash before or after it leaves a state from which the same command goes on.
@@ -78,6 +79,7 @@ pub struct Local<'d> {
 const SEEN: &str = "seen.json";
 const OUTBOX: &str = "outbox";
 const HELD: &str = "held";
+const PRUNED: &str = "pruned";
 const ATTEMPTED: &str = ".attempted";
 const TEMPORARY: &str = ".tmp";
 
@@ -177,6 +179,28 @@ impl<'d> Local<'d> {
             );
         }
         Ok(held)
+    }
+
+    /// Keeps a record of what was pruned in the store, under the name that it has there.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn keep_record(&self, hash: &Hash, bytes: &[u8]) -> Result<()> {
+        self.write(&format!("{PRUNED}/{hash}"), bytes)
+    }
+
+    /// The records that are here, of at most `limit` bytes each.
+    ///
+    /// # Errors
+    /// Where they cannot be read.
+    pub fn records(&self, limit: u64) -> Result<Vec<(Hash, Vec<u8>)>> {
+        let names =
+            self.disk.list(&self.path.join(PRUNED)).map_err(|source| self.failed("list", PRUNED, source))?;
+        let mut records = Vec::new();
+        for hash in names.iter().filter_map(|name| name.parse::<Hash>().ok()) {
+            records.extend(self.read(&format!("{PRUNED}/{hash}"), limit)?.map(|bytes| (hash, bytes)));
+        }
+        Ok(records)
     }
 
     /// The commit may be in the store from now on.

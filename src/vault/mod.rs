@@ -11,6 +11,8 @@ pub mod keeper;
 pub mod key;
 pub mod legacy;
 pub mod local;
+pub mod prune;
+pub mod pruned;
 #[cfg(test)]
 mod sim;
 pub mod store;

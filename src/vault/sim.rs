@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
 
@@ -236,6 +236,8 @@ pub enum Fault {
 #[derive(Clone, Default)]
 pub struct SimStore {
     objects: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
+    /// Its clock, and when each object was written by it.
+    times: Arc<Mutex<(Duration, BTreeMap<String, Duration>)>>,
     power: Power,
     /// For the request of this number, from 0 on.
     fault: Arc<Mutex<Faults>>,
@@ -247,7 +249,19 @@ type Faults = (u64, Option<(u64, Fault)>);
 impl SimStore {
     /// The same store, from a machine with this power supply.
     pub fn on_machine(&self, power: Power) -> SimStore {
-        SimStore { objects: Arc::clone(&self.objects), power, fault: Arc::default() }
+        let (objects, times) = (Arc::clone(&self.objects), Arc::clone(&self.times));
+        SimStore { objects, times, power, fault: Arc::default() }
+    }
+
+    /// Time passes in the store.
+    pub fn pass(&self, time: Duration) {
+        self.times.lock().unwrap().0 += time;
+    }
+
+    fn written(&self, key: &str) {
+        let mut times = self.times.lock().unwrap();
+        let now = times.0;
+        times.1.insert(key.to_owned(), now);
     }
 
     /// Has one request go wrong.
@@ -321,6 +335,7 @@ impl Store for SimStore {
             assert_eq!(bytes.len() as u64, size);
             // A put confirms what it did.
             let kept = self.request(true, |objects| {
+                self.written(key);
                 let before = objects.insert(key.to_owned(), bytes.clone());
                 assert!(before.is_none_or(|before| before == bytes), "{key} changed");
             })?;
@@ -333,6 +348,7 @@ impl Store for SimStore {
             let answer = self.request(true, |objects| match objects.contains_key(key) {
                 true => Created::Exists,
                 false => {
+                    self.written(key);
                     objects.insert(key.to_owned(), bytes.to_owned());
                     Created::Made
                 }
@@ -374,10 +390,11 @@ impl Store for SimStore {
             let found = self.request(false, |objects| {
                 let wanted =
                     objects.iter().filter(|(key, _)| key.starts_with(prefix) && key.as_str() > after);
+                let times = self.times.lock().unwrap();
                 let listed = wanted.map(|(key, bytes)| Listed {
                     key: key.clone(),
                     size: bytes.len() as u64,
-                    modified: SystemTime::UNIX_EPOCH,
+                    modified: SystemTime::UNIX_EPOCH + times.1.get(key).copied().unwrap_or_default(),
                 });
                 listed.collect()
             });

@@ -3,15 +3,16 @@
 //! A push has one point at which it counts: the creation of `commits/N`, which one writer wins. Before it, only objects that
 //! nobody names are added; after it, only this machine's own notes change.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
 
 use super::commit::{self, Commit, Link};
 use super::hashing::Hashing;
 use super::id::Hash;
 use super::key::LARGEST_KEYRING;
 use super::local::{Local, Object, Outgoing, State, commit_key};
-use super::store::{Created, Kind as StoreKind, Store, StoreError};
+use super::pruned::{self, Pruned};
+use super::store::{Created, Kind as StoreKind, Listed, Store, StoreError};
 use crate::error::{Error, Kind, Result};
 
 /// A sealed generation is not larger, in bytes.
@@ -135,7 +136,7 @@ pub async fn push(local: &Local<'_>, store: &dyn Store) -> Result<Pushed, Stoppe
 }
 
 /// What a commit names, with its size where the commit says it.
-fn objects(commit: &Commit) -> Vec<(Object, Hash, Option<u64>)> {
+pub(super) fn objects(commit: &Commit) -> Vec<(Object, Hash, Option<u64>)> {
     let body = &commit.body;
     let recipients = body.recipients.map(|hash| (Object::Recipients, hash, None));
     let named = [(Object::Generation, body.generation, Some(body.size)), (Object::Keys, body.keys, None)];
@@ -210,7 +211,7 @@ fn unsettled(commit: &Commit, last: Option<StoreError>) -> Stopped {
     Stopped::Failed(last.into_iter().fold(error, Error::with_source))
 }
 
-async fn read_commit_bytes(store: &dyn Store, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+pub(super) async fn read_commit_bytes(store: &dyn Store, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
     let mut bytes = Vec::new();
     Ok(store.get(key, commit::LARGEST, &mut bytes).await?.map(|_| bytes))
 }
@@ -291,6 +292,7 @@ pub async fn pull(
     for (object, hash, size) in objects(&newest) {
         fetch(local, store, object, &hash, size).await?;
     }
+    pruned::fetch(local, store).await?;
     let count = new.len();
     for (_, commit) in &new {
         local.record(commit)?;
@@ -326,10 +328,25 @@ pub struct Verified {
     pub objects: u64,
     /// Bytes of those.
     pub bytes: u64,
-    /// Objects that no commit names, branches aside.
+    /// How many more they name that were pruned.
+    pub pruned: u64,
+    /// Objects that neither a commit nor a branch names.
     pub unnamed: u64,
     /// What is wrong.
     pub problems: Vec<String>,
+}
+
+/// What a store has.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    /// The chain of commits, and when each came, by the store's clock.
+    pub commits: Vec<(Commit, SystemTime)>,
+    /// Commits that lost a race.
+    pub branches: Vec<Commit>,
+    /// Generations and keyrings, as they were before the commits were read.
+    pub objects: BTreeMap<String, Listed>,
+    /// What is wrong.
+    pub verified: Verified,
 }
 
 /// Checks all that a store has: the chain of commits, against what was seen here, and that each object that they name is there
@@ -338,14 +355,20 @@ pub struct Verified {
 /// # Errors
 /// The store's own, where it cannot be asked.
 pub async fn verify(local: &Local<'_>, store: &dyn Store, read: bool) -> Result<Verified, Stopped> {
-    let mut verified = Verified::default();
+    Ok(examine(local, store, read).await?.verified)
+}
+
+/// The same, with what was found.
+pub(super) async fn examine(local: &Local<'_>, store: &dyn Store, read: bool) -> Result<Contents, Stopped> {
+    let mut contents = Contents::default();
+    let Contents { commits, branches, objects: there, verified } = &mut contents;
     let mut chain: Option<Link> = None;
     let seen = local.load()?.seen;
-    let mut there: BTreeMap<String, u64> = BTreeMap::new();
     for prefix in ["gen/", "keys/"] {
-        there.extend(store.list(prefix, "").await?.into_iter().map(|listed| (listed.key, listed.size)));
+        there.extend(store.list(prefix, "").await?.into_iter().map(|listed| (listed.key.clone(), listed)));
     }
-    let mut named: BTreeMap<String, (Hash, Option<u64>)> = BTreeMap::new();
+    // With the last commit that names it.
+    let mut named: BTreeMap<String, (Hash, Option<u64>, u64)> = BTreeMap::new();
     for listed in store.list("commits/", "").await? {
         let Some(n) = listed.key.strip_prefix("commits/").and_then(number) else {
             verified.problems.push(format!("`{}` is no commit; a synchroniser may have left it", listed.key));
@@ -368,32 +391,60 @@ pub async fn verify(local: &Local<'_>, store: &dyn Store, read: bool) -> Result<
                 .push(format!("commit {n} is not the one that this machine has seen, {}", seen.hash.short()));
         }
         chain = Some(link);
-        named.extend(
-            objects(&commit).into_iter().map(|(object, hash, size)| (object.key(&hash), (hash, size))),
-        );
+        let names = objects(&commit).into_iter();
+        named.extend(names.map(|(object, hash, size)| (object.key(&hash), (hash, size, link.n))));
+        commits.push((commit, listed.modified));
+    }
+    for listed in store.list("branches/", "").await? {
+        let bytes = read_commit_bytes(store, &listed.key).await?.unwrap_or_default();
+        match Commit::read(bytes) {
+            Ok(commit) => branches.push(commit),
+            Err(_) => verified.problems.push(format!("`{}` is no commit", listed.key)),
+        }
     }
     if let Some(seen) = seen.filter(|seen| chain.is_none_or(|chain| chain.n < seen.n)) {
         verified.problems.push(format!("commit {} is missing, which this machine has seen", seen.n));
     }
-    verified.unnamed = there.keys().filter(|key| !named.contains_key(*key)).count() as u64;
-    for (key, (hash, size)) in named {
+    let aside: BTreeSet<String> = branches
+        .iter()
+        .flat_map(|commit| objects(commit).into_iter().map(|(object, hash, _)| object.key(&hash)))
+        .collect();
+    let unnamed = there.keys().filter(|key| !named.contains_key(*key) && !aside.contains(*key));
+    verified.unnamed = unnamed.count() as u64;
+    let mut pruned = match chain {
+        Some(chain) => Pruned::read(store, &chain.vault).await?,
+        None => Pruned::default(),
+    };
+    verified.problems.append(&mut pruned.problems);
+    for (key, (hash, size, n)) in named {
+        let found = there.get(&key).map(|listed| listed.size);
+        let newest = chain.is_none_or(|chain| chain.n == n);
+        if found.is_none() && !newest && pruned.covers(&key, n) {
+            verified.pruned += 1;
+            continue;
+        }
         verified.objects += 1;
-        match there.get(&key) {
+        // A commit of a moment ago may name what was not there when it was listed.
+        let found = match found {
+            Some(found) => Some(found),
+            None => store.size(&key).await?,
+        };
+        match found {
             None => verified.problems.push(format!("`{key}` is missing")),
-            Some(found) if size.is_some_and(|size| size != *found) => {
+            Some(found) if size.is_some_and(|size| size != found) => {
                 verified
                     .problems
                     .push(format!("`{key}` has {found} bytes instead of {}", size.unwrap_or_default()));
             }
             Some(found) => {
                 verified.bytes += found;
-                if read && !is_intact(store, &key, &hash, *found).await? {
+                if read && !is_intact(store, &key, &hash, found).await? {
                     verified.problems.push(format!("`{key}` is damaged"));
                 }
             }
         }
     }
-    Ok(verified)
+    Ok(contents)
 }
 
 async fn is_intact(store: &dyn Store, key: &str, hash: &Hash, size: u64) -> Result<bool, StoreError> {

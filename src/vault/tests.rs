@@ -4,12 +4,14 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::io::Write as _;
+use std::time::Duration;
 
 use super::commit::{Commit, Draft, Link, Reason};
 use super::disk::Disk;
 use super::id::{Hash, VaultId};
 use super::key::Signer;
 use super::local::{Local, Object, commit_key};
+use super::prune::{self, Rules};
 use super::sim::{Fault, Power, SimDisk, SimStore, Survives};
 use super::sync::{self, Stopped};
 use crate::error::{Kind, Result};
@@ -462,4 +464,157 @@ fn a_save_replaces_what_was_never_sent_and_nothing_else() {
     machine.local().tidy(&[head.body.generation]).unwrap();
     let generations = machine.disk.list("/vault/gen".as_ref()).unwrap();
     assert_eq!(generations, [format!("{}.age", head.body.generation)]);
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+const RULES: Rules = Rules { keep_last: None, keep_within: None, spare: Rules::SPARE };
+
+/// What was removed.
+fn pruned(machine: &Machine, rules: Rules) -> Result<Vec<String>, Stopped> {
+    wait(async {
+        let plan = prune::plan(&machine.local(), &machine.store, &rules).await?;
+        let mut gone = Vec::new();
+        prune::carry_out(&machine.store, &plan, |object| gone.push(object.key.clone())).await?;
+        Ok(gone)
+    })
+}
+
+#[test]
+fn pruning_keeps_what_it_is_told_to() {
+    let last = |n: u64| Rules { keep_last: n.try_into().ok(), ..RULES };
+    let within = |hours| Rules { keep_within: Some(HOUR * hours), ..RULES };
+    for (rules, kept) in [
+        (RULES, &["1", "2", "3", "4"][..]),
+        (last(1), &["4"]),
+        (last(3), &["2", "3", "4"]),
+        (last(9), &["1", "2", "3", "4"]),
+        // The newest is older than that.
+        (within(1), &["4"]),
+        (within(29), &["3", "4"]),
+        (Rules { keep_last: 3.try_into().ok(), ..within(29) }, &["2", "3", "4"]),
+    ] {
+        let store = SimStore::default();
+        let machine = Machine::new("a", &store, Power::default());
+        for content in ["1", "2", "3", "4"] {
+            machine.save(content).unwrap();
+            machine.push().unwrap();
+            store.pass(HOUR * 10);
+        }
+        let gone = pruned(&machine, rules).unwrap();
+        assert_eq!(gone.len(), 4 - kept.len(), "{rules:?}");
+        let left: BTreeSet<String> = store
+            .objects()
+            .into_iter()
+            .filter(|(key, _)| key.starts_with("gen/"))
+            .map(|(_, bytes)| String::from_utf8(bytes).unwrap())
+            .collect();
+        assert_eq!(left, kept.iter().map(|content| content.to_string()).collect(), "{rules:?}");
+        let found = wait(sync::verify(&machine.local(), &machine.store, true)).unwrap();
+        assert_eq!((found.problems, found.pruned), (Vec::new(), gone.len() as u64));
+        assert_eq!(Machine::new("b", &store, Power::default()).pull().unwrap(), Some((4, 4)));
+        machine.save("5").unwrap();
+        machine.push().unwrap();
+    }
+}
+
+#[test]
+fn what_nobody_names_goes_after_a_day_and_what_somebody_does_stays() {
+    let store = SimStore::default();
+    let (one, two) =
+        (Machine::new("one", &store, Power::default()), Machine::new("two", &store, Power::default()));
+    one.save("1").unwrap();
+    one.push().unwrap();
+    two.pull().unwrap();
+    // A branch, a commit that waits with its generation there already, a held one, a leftover, and what is somebody else's.
+    one.save("2").unwrap();
+    two.save("lost").unwrap();
+    one.push().unwrap();
+    two.push().unwrap_err();
+    one.local().hold(&one.save("held").unwrap()).unwrap();
+    one.save("waiting").unwrap();
+    for content in ["waiting", "held", "leftover"] {
+        store.tamper(&Object::Generation.key(&Hash::of(content.as_bytes())), Some(content.into()));
+    }
+    store.tamper("gen/README", Some(b"mine".to_vec()));
+    store.pass(HOUR * 23);
+    assert_eq!(pruned(&one, RULES).unwrap(), [""; 0]);
+    store.pass(HOUR);
+    let leftover = Object::Generation.key(&Hash::of(b"leftover"));
+    assert_eq!(pruned(&one, RULES).unwrap(), std::slice::from_ref(&leftover));
+    assert_eq!(
+        pruned(&one, Rules { keep_last: 1.try_into().ok(), ..RULES }).unwrap(),
+        [Object::Generation.key(&Hash::of(b"1"))]
+    );
+    // Named after it was pruned, and lost then: that is no pruning.
+    one.save("leftover").unwrap();
+    one.push().unwrap();
+    one.save("newest").unwrap();
+    one.push().unwrap();
+    store.tamper(&leftover, None);
+    let found = wait(sync::verify(&one.local(), &one.store, false)).unwrap();
+    assert_eq!(found.problems, [format!("`{leftover}` is missing")]);
+    let refused = crate::error::Error::from(pruned(&one, RULES).unwrap_err());
+    assert!(
+        refused.kind() == Kind::Integrity && refused.to_string().contains("nothing is pruned"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_record_that_is_none_is_told() {
+    let store = SimStore::default();
+    let machine = Machine::new("a", &store, Power::default());
+    for content in ["1", "2"] {
+        machine.save(content).unwrap();
+        machine.push().unwrap();
+    }
+    let key = Object::Generation.key(&Hash::of(b"1"));
+    let (name, record) = super::pruned::record(VAULT, 2, [key.as_str()].into_iter()).unwrap();
+    store.tamper(&key, None);
+    store.tamper(&name, Some([&record[..], b"gen/x\n"].concat()));
+    let problems = || wait(sync::verify(&machine.local(), &machine.store, false)).unwrap().problems;
+    assert_eq!(
+        problems(),
+        [format!("`{name}` is no record of what was pruned"), format!("`{key}` is missing")]
+    );
+    store.tamper(&name, Some(record));
+    assert_eq!(problems(), [""; 0]);
+    // The newest state is never pruned, whatever a record says.
+    let key = Object::Generation.key(&Hash::of(b"2"));
+    let (name, record) = super::pruned::record(VAULT, 9, [key.as_str()].into_iter()).unwrap();
+    store.tamper(&name, Some(record));
+    store.tamper(&key, None);
+    assert_eq!(problems(), [format!("`{key}` is missing")]);
+}
+
+#[test]
+fn pruning_that_breaks_off_harms_nothing() {
+    for limit in 0.. {
+        let store = SimStore::default();
+        let power = Power::default();
+        let machine = Machine::new("a", &store, power.clone());
+        for content in ["1", "2", "3", "4"] {
+            machine.save(content).unwrap();
+            machine.push().unwrap();
+        }
+        let rules = Rules { keep_last: 2.try_into().ok(), ..RULES };
+        power.fail_after(limit);
+        let done = pruned(&machine, rules);
+        let crashed = power.is_gone();
+        power.restore();
+        machine.disk.crash(Survives::Synced);
+        let verify = || wait(sync::verify(&machine.local(), &machine.store, true)).unwrap();
+        assert_eq!(verify().problems, [""; 0], "at step {limit}");
+        if crashed {
+            pruned(&machine, rules).unwrap();
+        } else {
+            assert_eq!(done.unwrap().len(), 2);
+        }
+        assert_eq!((verify().pruned, verify().problems), (2, Vec::new()), "at step {limit}");
+        assert_eq!(Machine::new("b", &store, Power::default()).pull().unwrap(), Some((4, 4)));
+        if !crashed {
+            assert!(limit > 20, "{limit} steps");
+            break;
+        }
+    }
 }

@@ -5,7 +5,7 @@ use tazpod::adapters::store::{S3Config, StoreConfig};
 
 use crate::fake::{Fake, Reply};
 use crate::machine::Machine;
-use crate::{part, servers, unique};
+use crate::{block_on, open, part, servers, unique};
 
 fn bucket(endpoint: &str) -> StoreConfig {
     StoreConfig::S3(unique(endpoint))
@@ -161,8 +161,92 @@ fn an_unplugged_store_leaves_what_was_saved_pending() {
     let done = machine.run(&["push"]).failure(14, "cannot look into `s3://");
     assert!(done.stderr.contains("hint: nothing is lost"), "{}", done.stderr);
     assert_eq!(pending(&machine), json!([2]));
+    machine.run(&["prune"]).failure(14, "cannot list");
     machine.configure(&StoreConfig::S3(config), "");
     machine.run(&["push"]).success();
     assert_eq!(pending(&machine), json!([]));
     machine.run(&["verify", "--read-data"]).success();
+}
+
+#[test]
+fn history_is_pruned_and_told_from_what_is_lost() {
+    let (machine, config) = ready();
+    let store = open(&config);
+    let mut commits = Vec::new();
+    for content in ["one", "two", "three", "four"] {
+        commits.push(machine.save(content.as_bytes()));
+        machine.push(&*store).unwrap();
+    }
+    machine.run(&["prune", "--keep-last", "0"]).failure(2, "--keep-last");
+    machine.run(&["prune", "--keep-within", "0d"]).failure(2, "`12h`, `90d`, `8w`");
+    // Without rules nothing that a commit names goes, and what nobody names is young.
+    block_on(store.create("gen/stray", b"x")).unwrap();
+    let stray = format!("gen/{}.age", "0".repeat(64));
+    block_on(store.create(&stray, b"x")).unwrap();
+    let done = machine.run(&["prune", "--json"]).success().json();
+    assert_eq!((&done["objects"], &done["spared"]), (&json!([]), &json!(1)));
+    let done = machine.run(&["prune", "--keep-within", "1h"]).success();
+    assert!(done.stderr.contains("removed 0 objects"), "{}", done.stderr);
+
+    let generation = |n: usize| format!("gen/{}.age", commits[n - 1].body.generation);
+    let expected = json!([generation(1), generation(2)]);
+    let objects = |done: &serde_json::Value| {
+        let all = done["objects"].as_array().unwrap().iter();
+        json!(all.map(|object| object["key"].clone()).collect::<Vec<_>>())
+    };
+    let tried = machine.run(&["prune", "--keep-last", "2", "--dry-run", "--json"]).success().json();
+    assert_eq!((objects(&tried), &tried["dry_run"]), (expected.clone(), &json!(true)));
+    assert_eq!(block_on(store.list("pruned/", "")).unwrap(), []);
+    machine.run(&["verify"]).success();
+    let done = machine.run(&["prune", "--keep-last", "2", "--json"]).success().json();
+    assert_eq!((objects(&done), done["bytes"].clone()), (expected, tried["bytes"].clone()));
+    assert_eq!(block_on(store.size(&generation(1))).unwrap(), None);
+    let verified = machine.run(&["verify", "--json"]).success().json();
+    assert_eq!((&verified["commits"], &verified["pruned"]), (&json!(4), &json!(2)));
+    assert!(machine.run(&["prune", "--keep-last", "2"]).success().stderr.contains("removed 0 objects"));
+
+    let restore = |n: &str| machine.run(&["restore", n, "--passphrase-fd", "0"]);
+    machine.local().tidy(&[commits[3].body.generation]).unwrap();
+    let done = restore("1").failure(2, "the state of commit 1 is gone: it was pruned");
+    assert!(done.stderr.contains("hint: `tazpod vault history`"), "{}", done.stderr);
+    let newcomer = Machine::new("two");
+    newcomer.configure(&StoreConfig::S3(config), "");
+    newcomer.run(&["pull"]).success();
+    for machine in [&machine, &newcomer] {
+        let history = machine.run(&["history", "--json"]).success().json();
+        let states = [0, 1, 2, 3].map(|at| history["commits"][at]["state"].clone());
+        assert_eq!(states, ["pushed", "pushed", "pruned", "pruned"], "{}", machine.name);
+    }
+    restore("3").success();
+    // What is lost is no less lost.
+    block_on(store.delete(&generation(3))).unwrap();
+    machine.run(&["verify"]).failure(13, &format!("warning: `{}` is missing", generation(3)));
+    machine.run(&["prune", "--keep-last", "1"]).failure(13, "so nothing is pruned");
+}
+
+#[test]
+fn the_daily_role_prunes_nothing() {
+    let (machine, config) = ready();
+    for content in ["one", "two"] {
+        machine.save(content.as_bytes());
+        machine.push(&*open(&config)).unwrap();
+    }
+    let daily = Fake::before(servers::seaweedfs(), |request| match request.method.as_str() {
+        "DELETE" => Reply::Refuse(403, "AccessDenied"),
+        _ => Reply::Serve,
+    });
+    let endpoint = Some(daily.address.clone());
+    machine.configure(&StoreConfig::S3(S3Config { endpoint, ..config.clone() }), "");
+    let tried = machine.run(&["prune", "--keep-last", "1", "--dry-run"]).success();
+    assert!(tried.stderr.contains("would remove 1 objects"), "{}", tried.stderr);
+    let done =
+        machine.run(&["prune", "--keep-last", "1"]).failure(14, "these credentials may remove nothing");
+    assert!(done.stderr.contains("--policy maintenance"), "{}", done.stderr);
+    machine.configure(&StoreConfig::S3(config.clone()), "");
+    let verified = machine.verify(&*open(&config));
+    assert_eq!((verified.pruned, verified.objects), (0, 3));
+    // A machine that has never seen the vault does not judge it.
+    let stranger = Machine::new("two");
+    stranger.configure(&StoreConfig::S3(config), "");
+    stranger.run(&["prune"]).failure(10, "has not seen the vault");
 }

@@ -13,8 +13,10 @@ use tazpod::vault::disk::RealDisk;
 use tazpod::vault::id::{Hash, VaultId};
 use tazpod::vault::key::Keyring;
 use tazpod::vault::local::{Local, Object};
+use tazpod::vault::store::Store;
+use tazpod::vault::sync::{self, Pushed, Stopped, Verified};
 
-use crate::servers;
+use crate::{block_on, servers};
 
 /// Of the vault that all machines here have, unless they make one.
 pub const PASSPHRASE: &str = "six words by chance are enough\n";
@@ -117,6 +119,18 @@ impl Machine {
         let commit = Commit::write(vault, base.as_ref(), draft, &signer(keyring), retiring.as_ref()).unwrap();
         local.enqueue(&commit).unwrap();
         commit
+    }
+
+    pub fn push(&self, store: &dyn Store) -> Result<Pushed, Stopped> {
+        block_on(sync::push(&self.local(), store))
+    }
+
+    /// All of the store, which must be as it should.
+    #[track_caller]
+    pub fn verify(&self, store: &dyn Store) -> Verified {
+        let verified = block_on(sync::verify(&self.local(), store, true)).unwrap();
+        assert_eq!(verified.problems, [""; 0]);
+        verified
     }
 
     /// Writes the configuration: this store, and more lines of `[vault]`.

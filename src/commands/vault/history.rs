@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::context::Context;
@@ -5,6 +7,8 @@ use crate::error::Result;
 use crate::pod::vault::Vault;
 use crate::ui;
 use crate::vault::commit::Commit;
+use crate::vault::local::Object;
+use crate::vault::pruned::Pruned;
 
 /// Show the vault's commits that this machine has, newest first.
 ///
@@ -34,7 +38,7 @@ struct CommitReport {
     time: String,
     /// Of the sealed generation, in bytes.
     size: u64,
-    /// `pushed`, `pending` or `held`.
+    /// `pushed`, `pending`, `held`, or `pruned`: the state is gone, the commit is not.
     state: &'static str,
 }
 
@@ -81,10 +85,22 @@ impl Args {
     pub async fn run(self, context: &Context) -> Result<()> {
         let local = Vault::open(context).await?.local();
         let state = local.load()?;
-        let mut commits: Vec<CommitReport> = Vec::new();
+        let pruned = state.seen.map(|seen| Pruned::here(&local, &seen.vault)).transpose()?;
+        let mut pushed = Vec::new();
         for n in 1..=state.seen.map_or(0, |seen| seen.n) {
-            commits.extend(local.commit(n)?.map(|commit| CommitReport::of(&commit, "pushed")));
+            pushed.extend(local.commit(n)?);
         }
+        // By the last commit of each state: one that was restored after it was pruned is there.
+        let last: BTreeMap<_, _> =
+            pushed.iter().map(|commit| (commit.body.generation, commit.body.n)).collect();
+        let gone = |commit: &Commit| {
+            let (generation, n) = (&commit.body.generation, last.get(&commit.body.generation).copied());
+            let key = Object::Generation.key(generation);
+            let recorded = pruned.as_ref().zip(n).is_some_and(|(pruned, n)| pruned.covers(&key, n));
+            recorded && !local.has(Object::Generation, generation)
+        };
+        let report = |commit| CommitReport::of(commit, if gone(commit) { "pruned" } else { "pushed" });
+        let mut commits: Vec<CommitReport> = pushed.iter().map(report).collect();
         commits.extend(state.outbox.iter().map(|outgoing| CommitReport::of(&outgoing.commit, "pending")));
         commits.extend(local.held()?.iter().map(|commit| CommitReport::of(commit, "held")));
         commits.sort_by(|a, b| (b.n, &b.time).cmp(&(a.n, &a.time)));

@@ -8,6 +8,7 @@ mod init;
 mod lock;
 mod ls;
 mod passphrase;
+mod prune;
 mod pull;
 mod push;
 mod restore;
@@ -65,6 +66,7 @@ enum Command {
     Verify(verify::Args),
     Passphrase(rotate::Args),
     Card(card::Args),
+    Prune(prune::Args),
     SetupStorage(setup_storage::Args),
 }
 
@@ -92,6 +94,7 @@ impl Args {
             Command::Verify(args) => args.run(context).await,
             Command::Passphrase(args) => args.run(context).await,
             Command::Card(args) => args.run(context).await,
+            Command::Prune(args) => args.run(context).await,
             Command::SetupStorage(args) => args.run(context).await,
         }
     }

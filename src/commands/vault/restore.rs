@@ -5,6 +5,7 @@ use crate::pod::vault::{self, Vault};
 use crate::vault::commit::Reason;
 use crate::vault::id::Hash;
 use crate::vault::local::Object;
+use crate::vault::pruned;
 use crate::vault::sync;
 
 /// Make an earlier state of the vault current again.
@@ -50,14 +51,17 @@ impl Args {
             return super::push_all(context, &vault).await;
         }
         let keyring = self.passphrase.open(context, &vault, &head).await?;
-        sync::fetch(
+        let fetched = sync::fetch(
             &local,
             &*vault.store,
             Object::Generation,
             &wanted.body.generation,
             Some(wanted.body.size),
         )
-        .await?;
+        .await;
+        if let Err(failed) = fetched {
+            return Err(pruned::explain(&*vault.store, &wanted, failed.into()).await);
+        }
         let sealed = super::resealed(&vault, &keyring, &wanted)?;
         let commit = super::recommit(&vault, &keyring, sealed, Reason::Restore, None)?;
         context.ui.status(format!("commit {} has the state of {}", commit.body.n, self.commit));

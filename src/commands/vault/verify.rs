@@ -24,6 +24,7 @@ struct Report {
     commits: u64,
     objects: u64,
     bytes: u64,
+    pruned: u64,
     unnamed: u64,
     problems: Vec<String>,
 }
@@ -35,16 +36,17 @@ impl Args {
         let step = context.ui.step(format!("checking {}", vault.store.describe()));
         let found = sync::verify(&vault.local(), &*vault.store, self.read_data).await?;
         drop(step);
-        let Verified { commits, objects, bytes, unnamed, problems } = found;
+        let Verified { commits, objects, bytes, pruned, unnamed, problems } = found;
         let bad = problems.len();
         if self.json {
             let store = vault.store.describe();
-            context.ui.json(&Report { version: 1, store, commits, objects, bytes, unnamed, problems })?;
+            let report = Report { version: 1, store, commits, objects, bytes, pruned, unnamed, problems };
+            context.ui.json(&report)?;
         } else {
             problems.iter().for_each(|problem| context.ui.warn(problem));
             let size = ui::size(i64::try_from(bytes).unwrap_or(i64::MAX));
             context.ui.data(format!(
-                "{commits} commits, {objects} objects of {size}, {unnamed} that no commit names"
+                "{commits} commits, {objects} objects of {size}, {pruned} more that were pruned, {unnamed} that no commit names"
             ))?;
         }
         if bad > 0 {

@@ -9,7 +9,7 @@ use super::super::config::S3Config;
 pub enum Role {
     /// Pull, push and save. It can remove nothing, and overwrite no commit.
     Daily,
-    /// `vault prune` as well: it can remove objects, which a bucket with versions keeps for a while.
+    /// `vault prune` as well: it can remove generations and keyrings, which a bucket with versions keeps for a while.
     Maintenance,
     /// Setting the bucket up, once.
     Setup,
@@ -19,7 +19,7 @@ pub enum Role {
 pub fn policy(config: &S3Config, role: Role) -> String {
     let statements = match role {
         Role::Daily => daily(config),
-        Role::Maintenance => daily(config).into_iter().chain([remove(config)]).collect(),
+        Role::Maintenance => daily(config).into_iter().chain(prune(config)).collect(),
         Role::Setup => vec![setup(config)],
     };
     let policy = json!({ "Version": "2012-10-17", "Statement": statements });
@@ -71,13 +71,23 @@ fn daily(config: &S3Config) -> Vec<Value> {
     ]
 }
 
-fn remove(config: &S3Config) -> Value {
-    json!({
-        "Sid": "TazpodRemove",
-        "Effect": "Allow",
-        "Action": "s3:DeleteObject",
-        "Resource": objects(config, "*"),
-    })
+fn prune(config: &S3Config) -> [Value; 2] {
+    // Never commits, and not the records of what was pruned.
+    let names = ["gen/*", "keys/*", "probe/*"].map(|name| objects(config, name));
+    [
+        json!({
+            "Sid": "TazpodRecord",
+            "Effect": "Allow",
+            "Action": "s3:PutObject",
+            "Resource": objects(config, "pruned/*"),
+        }),
+        json!({
+            "Sid": "TazpodRemove",
+            "Effect": "Allow",
+            "Action": "s3:DeleteObject",
+            "Resource": names,
+        }),
+    ]
 }
 
 fn setup(config: &S3Config) -> Value {
@@ -146,10 +156,10 @@ mod tests {
         assert_eq!(allowed(&daily, "s3:GetObject"), ["arn:aws:s3:::bucket/team/vault/*"]);
         assert_eq!(allowed(&daily, "s3:ListBucket"), ["arn:aws:s3:::bucket"]);
         let maintenance = statements("s3://bucket/team/vault", Role::Maintenance);
-        assert_eq!(
-            allowed(&maintenance, "s3:DeleteObject").last().unwrap(),
-            "arn:aws:s3:::bucket/team/vault/*"
-        );
+        let under = |name| format!("arn:aws:s3:::bucket/team/vault/{name}/*");
+        assert_eq!(allowed(&maintenance, "s3:DeleteObject"), ["gen", "keys", "probe"].map(under));
+        let writes = |role: &[Value]| allowed(role, "s3:PutObject").contains(&under("pruned"));
+        assert!(writes(&maintenance) && !writes(&daily));
     }
 
     #[test]
