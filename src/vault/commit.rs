@@ -227,6 +227,11 @@ impl Commit {
         Ok(Commit { body, hash, bytes, signers })
     }
 
+    /// Whether somebody has signed both.
+    pub fn shares_signer(&self, other: &Commit) -> bool {
+        self.signers.iter().any(|signer| other.signers.contains(signer))
+    }
+
     /// What a person compares.
     pub fn fingerprint(&self) -> Hash {
         self.body.vault.fingerprint(&self.body.vk)

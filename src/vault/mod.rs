@@ -4,6 +4,7 @@ pub mod archive;
 pub mod commit;
 #[cfg(test)]
 mod crash;
+pub mod copies;
 pub mod disk;
 pub mod hashing;
 pub mod id;

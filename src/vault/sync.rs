@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use super::commit::{self, Commit, Link};
+use super::copies;
 use super::hashing::Hashing;
 use super::id::Hash;
 use super::key::LARGEST_KEYRING;
@@ -114,7 +115,12 @@ pub async fn push(local: &Local<'_>, store: &dyn Store) -> Result<Pushed, Stoppe
     let mut pushed = Pushed::default();
     let mut seen = seen;
     if let Some(seen) = seen.filter(|_| !outbox.is_empty()) {
-        check_pin(store, &seen).await?;
+        check_pin(local, store, &seen).await?;
+        if let Some(mine) = pinned(local, &seen)?
+            && let Some(theirs) = copies::undecided(store, &copies::of(store, seen.n).await?, &mine).await?
+        {
+            return Err(Stopped::Fork(Box::new(Fork { theirs, mine })));
+        }
     }
     for outgoing in outbox {
         let commit = &outgoing.commit;
@@ -231,14 +237,23 @@ pub async fn pull(
     let mut fingerprints = Vec::new();
     let mut chain = match state.seen {
         Some(seen) => {
-            check_pin(store, &seen).await?;
+            check_pin(local, store, &seen).await?;
             Some(seen)
         }
         None => None,
     };
     let after = chain.map(|chain| commit_key(chain.n)).unwrap_or_default();
+    let listed = store.list("commits/", &after).await?;
+    let keys = listed.iter().map(|listed| listed.key.clone());
+    let beside: Vec<String> = keys.filter(|key| copies::number(key).is_some()).collect();
+    let mut before = state.seen.map(|seen| pinned(local, &seen)).transpose()?.flatten();
+    if let Some(mine) = &before
+        && let Some(theirs) = copies::undecided(store, &beside, mine).await?
+    {
+        return Err(Stopped::Fork(Box::new(Fork { theirs, mine: mine.clone() })));
+    }
     let mut new = Vec::new();
-    for found in store.list("commits/", &after).await? {
+    for found in listed {
         let Some(n) = found.key.strip_prefix("commits/").and_then(number) else { continue };
         let Some(bytes) = read_commit_bytes(store, &found.key).await? else {
             return Err(Error::new(
@@ -248,9 +263,25 @@ pub async fn pull(
             .into());
         };
         let commit = Commit::read(bytes)?;
-        let next = Link::next(chain.as_ref(), &commit)?;
+        let next = match Link::next(chain.as_ref(), &commit) {
+            Ok(next) => next,
+            // A synchroniser has mixed two histories: this one goes on from a copy.
+            Err(failed) => {
+                return Err(match before {
+                    Some(before) => match copies::followed(store, &before, &commit).await? {
+                        Some(theirs) => Stopped::Fork(Box::new(Fork { theirs, mine: before })),
+                        None => failed.into(),
+                    },
+                    None => failed.into(),
+                });
+            }
+        };
+        if let Some(mine) = copies::undecided(store, &beside, &commit).await? {
+            return Err(Stopped::Fork(Box::new(Fork { theirs: commit, mine })));
+        }
         fingerprints.push(commit.fingerprint());
         chain = Some(next);
+        before = Some(commit.clone());
         new.push((next, commit));
     }
     let Some(head) = chain else { return Ok(None) };
@@ -369,9 +400,10 @@ pub(super) async fn examine(local: &Local<'_>, store: &dyn Store, read: bool) ->
     }
     // With the last commit that names it.
     let mut named: BTreeMap<String, (Hash, Option<u64>, u64)> = BTreeMap::new();
+    let mut beside = Vec::new();
     for listed in store.list("commits/", "").await? {
         let Some(n) = listed.key.strip_prefix("commits/").and_then(number) else {
-            verified.problems.push(format!("`{}` is no commit; a synchroniser may have left it", listed.key));
+            beside.push(listed.key);
             continue;
         };
         verified.commits += 1;
@@ -401,6 +433,9 @@ pub(super) async fn examine(local: &Local<'_>, store: &dyn Store, read: bool) ->
             Ok(commit) => branches.push(commit),
             Err(_) => verified.problems.push(format!("`{}` is no commit", listed.key)),
         }
+    }
+    for key in beside {
+        verified.problems.extend(copies::problem(store, &key, commits, branches).await?);
     }
     if let Some(seen) = seen.filter(|seen| chain.is_none_or(|chain| chain.n < seen.n)) {
         verified.problems.push(format!("commit {} is missing, which this machine has seen", seen.n));
@@ -457,7 +492,7 @@ async fn is_intact(store: &dyn Store, key: &str, hash: &Hash, size: u64) -> Resu
 }
 
 /// The number of a commit by its name; conflict copies and the like have none.
-fn number(name: &str) -> Option<u64> {
+pub(super) fn number(name: &str) -> Option<u64> {
     (name.len() == 10).then(|| name.parse().ok()).flatten()
 }
 
@@ -493,12 +528,22 @@ pub async fn fetch(
 }
 
 /// The store still has the newest commit that this machine has seen there.
-async fn check_pin(store: &dyn Store, seen: &Link) -> Result<(), Stopped> {
+async fn check_pin(local: &Local<'_>, store: &dyn Store, seen: &Link) -> Result<(), Stopped> {
     let there = read_commit_bytes(store, &commit_key(seen.n)).await?;
-    match there.as_deref().map(Hash::of) == Some(seen.hash) {
-        true => Ok(()),
-        false => Err(gone_back(store, seen, there.is_none()).into()),
+    if there.as_deref().map(Hash::of) == Some(seen.hash) {
+        return Ok(());
     }
+    let failed = gone_back(store, seen, there.is_none());
+    let fork = match pinned(local, seen)? {
+        Some(mine) => copies::fork_of(store, mine, there).await?,
+        None => None,
+    };
+    Err(fork.map_or_else(|| failed.into(), |fork| Stopped::Fork(Box::new(fork))))
+}
+
+/// The newest commit that this machine has seen.
+fn pinned(local: &Local<'_>, seen: &Link) -> Result<Option<Commit>> {
+    Ok(local.commit(seen.n)?.filter(|commit| commit.hash == seen.hash))
 }
 
 fn gone_back(store: &dyn Store, seen: &Link, absent: bool) -> Error {

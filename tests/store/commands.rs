@@ -250,3 +250,60 @@ fn the_daily_role_prunes_nothing() {
     stranger.configure(&StoreConfig::S3(config), "");
     stranger.run(&["prune"]).failure(10, "has not seen the vault");
 }
+
+#[test]
+fn a_fork_of_a_synchroniser_is_decided_on_each_side() {
+    for (first, second) in [("mine", "theirs"), ("theirs", "mine"), ("mine", "mine")] {
+        let (one, two, place) = forked();
+        for machine in [&one, &two] {
+            machine.save(b"more");
+            machine.run(&["push"]).failure(12, "the vault has forked at commit 2");
+            let done = machine.run(&["pull"]).failure(12, "the vault has forked at commit 2");
+            assert!(done.stderr.contains("hint: both are kept"), "{}", done.stderr);
+            machine.local().dequeue(3).unwrap();
+        }
+        one.run(&["verify"]).failure(13, "is another commit 2: `tazpod vault pull --keep theirs`");
+        one.run(&["pull", "--keep", first, "--passphrase-fd", "0"]).success();
+        let chosen = if first == "mine" { "of one" } else { "of two" };
+        assert_eq!(one.content(), chosen.as_bytes(), "{first}");
+        // Whoever was first is not in the way; the other one's pin has lost its name, and that is its own to decide.
+        one.run(&["push"]).success();
+        two.run(&["pull"]).failure(12, "the vault has forked at commit 2");
+        two.run(&["pull", "--keep", second, "--passphrase-fd", "0"]).success();
+        let chosen = if second == "mine" { "of two" } else { chosen };
+        assert_eq!(two.content(), chosen.as_bytes(), "{first}, {second}");
+        one.run(&["pull"]).success();
+        assert_eq!(one.content(), two.content());
+        let newcomer = Machine::new("new");
+        newcomer.configure(&StoreConfig::Directory(place.path().to_owned()), "");
+        newcomer.run(&["pull"]).success();
+        assert_eq!(newcomer.content(), two.content());
+        newcomer.run(&["verify", "--read-data"]).success();
+        // Both sides can still be had, wherever it was decided.
+        let sides = |machine: &Machine| machine.local().held().unwrap().iter().any(|held| held.body.n == 2);
+        assert!(sides(&one) && sides(&two));
+    }
+}
+
+/// Two machines that each pushed commit 2 to its own copy of a directory, after the copies were brought together: the first one's has
+/// the name.
+fn forked() -> (Machine, Machine, tempfile::TempDir) {
+    let (one, two) = (Machine::new("one"), Machine::new("two"));
+    let places = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let at = |place: &tempfile::TempDir| StoreConfig::Directory(place.path().to_owned());
+    one.configure(&at(&places[0]), "");
+    two.configure(&at(&places[1]), "");
+    one.save(b"base");
+    one.run(&["push"]).success();
+    crate::copies::bring_together(places[0].path(), places[1].path());
+    two.run(&["pull"]).success();
+    for machine in [&one, &two] {
+        machine.save(format!("of {}", machine.name).as_bytes());
+        machine.run(&["push"]).success();
+    }
+    crate::copies::bring_together(places[0].path(), places[1].path());
+    // One directory from here on, as if both were always in step.
+    two.configure(&at(&places[0]), "");
+    let [place, _] = places;
+    (one, two, place)
+}

@@ -1,7 +1,7 @@
 //! A user's machine: what it has of a vault, and the binary on it.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -14,7 +14,7 @@ use tazpod::vault::id::{Hash, VaultId};
 use tazpod::vault::key::Keyring;
 use tazpod::vault::local::{Local, Object};
 use tazpod::vault::store::Store;
-use tazpod::vault::sync::{self, Pushed, Stopped, Verified};
+use tazpod::vault::sync::{self, Pulled, Pushed, Stopped, Verified};
 
 use crate::{block_on, servers};
 
@@ -121,8 +121,25 @@ impl Machine {
         commit
     }
 
+    /// What is current here.
+    pub fn content(&self) -> Vec<u8> {
+        let (local, state) = (self.local(), self.local().load().unwrap());
+        let head = match state.outbox.last() {
+            Some(outgoing) => outgoing.commit.clone(),
+            None => local.commit(state.seen.unwrap().n).unwrap().unwrap(),
+        };
+        let (_, sealed) = local.open(Object::Generation, &head.body.generation).unwrap();
+        let mut content = Vec::new();
+        keyring().0.open(sealed).unwrap().read_to_end(&mut content).unwrap();
+        content
+    }
+
     pub fn push(&self, store: &dyn Store) -> Result<Pushed, Stopped> {
         block_on(sync::push(&self.local(), store))
+    }
+
+    pub fn pull(&self, store: &dyn Store) -> Result<Option<Pulled>, Stopped> {
+        block_on(sync::pull(&self.local(), store, None))
     }
 
     /// All of the store, which must be as it should.

@@ -4,6 +4,7 @@
 
 mod child;
 mod commands;
+mod copies;
 mod fake;
 mod kill;
 mod machine;

@@ -3,8 +3,10 @@ use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::pod::vault::{self, Vault};
 use crate::vault::commit::Reason;
+use crate::vault::copies::{self, Decided};
 use crate::vault::id::Hash;
 use crate::vault::key::Keyring;
+use crate::vault::local::Object;
 use crate::vault::sync;
 
 /// Fetch the newest state of the vault from the store. A vault that is open in a pod is not touched.
@@ -23,9 +25,9 @@ pub struct Args {
 /// A side of a fork.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Side {
-    /// What the store has.
+    /// What the store has; of two that a synchroniser brought together, the other machine's.
     Theirs,
-    /// What this machine has, as a new commit on top of what the store has. Takes the passphrase.
+    /// What this machine has. Takes the passphrase: it becomes a new commit on top of what the store has, unless it is that.
     Mine,
 }
 
@@ -42,16 +44,16 @@ impl Args {
                 super::collect_other(context, &vault, &pod, link.as_ref()).await;
             }
         }
-        let (mut mine, mut keyring) = (None, None);
+        let (mut decided, mut keyring) = (Decided::default(), None);
         if let Some(side) = self.keep {
             super::closed(context, &vault).await?;
             if side == Side::Mine {
                 // Before anything is set aside: it is needed below.
                 keyring = Some(self.passphrase.open(context, &vault, &vault.head()?).await?);
             }
-            mine = sync::set_aside(&vault.local())?.into_iter().next();
+            decided = copies::decide(&vault.local(), &*vault.store).await?;
         }
-        if let Some(mine) = &mine {
+        if let Some(mine) = &decided.mine {
             context.ui.status(format!("what this machine had is held: {}", mine.hash.short()));
         }
         let step = context.ui.step(format!("pulling from {}", vault.store.describe()));
@@ -76,21 +78,29 @@ impl Args {
                 "compare it with the one on the recovery card: this machine had not seen the vault before",
             );
         }
-        if self.keep == Some(Side::Mine) && mine.is_none() {
+        if self.keep == Some(Side::Mine) && decided.mine.is_none() && decided.theirs.is_none() {
             context.ui.hint(
                 "nothing of this machine's waits; what an interrupted `--keep` put aside is held: `tazpod vault history`, then `restore`",
             );
         }
-        if let Some(mine) = mine.filter(|_| self.keep == Some(Side::Mine)) {
+        let other = match self.keep {
+            Some(Side::Mine) => decided.mine,
+            Some(Side::Theirs) => decided.theirs,
+            None => None,
+        };
+        if let Some(other) = other {
             let vk = |keyring: &Keyring| keyring.current().signer(&body.vault).map(|signer| signer.id());
             let keyring = match keyring {
                 Some(keyring) if vk(&keyring)? == body.vk => keyring,
                 // The other side has changed the passphrase.
                 _ => self.passphrase.open(context, &vault, &pulled.head).await?,
             };
-            let sealed = super::resealed(&vault, &keyring, &mine)?;
-            let commit = super::recommit(&vault, &keyring, sealed, Reason::Merge, Some(mine.hash))?;
-            context.ui.status(format!("commit {} has what this machine had", commit.body.n));
+            let (generation, size) = (&other.body.generation, Some(other.body.size));
+            sync::fetch(&vault.local(), &*vault.store, Object::Generation, generation, size).await?;
+            let sealed = super::resealed(&vault, &keyring, &other)?;
+            let commit = super::recommit(&vault, &keyring, sealed, Reason::Merge, Some(other.hash))?;
+            let (n, host) = (commit.body.n, &other.body.host);
+            context.ui.status(format!("commit {n} has what was saved as {} on `{host}`", other.body.n));
             super::push_all(context, &vault).await?;
         }
         vault.local().tidy(&[vault.head()?.body.generation])
