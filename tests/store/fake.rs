@@ -29,10 +29,18 @@ pub enum Reply {
     Serve,
     /// That, without the object's last byte as it was sent.
     Corrupt,
+    /// That, and the last byte of the answer's body is another.
+    CorruptAnswer,
+    /// That, a bit at a time.
+    Slowly,
     /// That, and the connection breaks before the answer.
     ServeAndHangUp,
     /// That, and the connection breaks after so many bytes of the answer's body.
     ServePart(usize),
+    /// That, and the connection breaks after half of the answer.
+    ServeHalf,
+    /// The connection breaks when the server has half of the body.
+    SendHalf,
     /// An error.
     Refuse(u16, &'static str),
     /// Silence.
@@ -121,11 +129,42 @@ fn connection(stream: TcpStream, state: &Mutex<State>, script: &Script) {
         let reply = script(&request);
         let upstream = state.lock().unwrap().upstream.clone();
         let serve = |corrupt| match &upstream {
-            Some(upstream) => pass_on(upstream, &request, corrupt),
+            Some(upstream) => pass_on(upstream, &request, corrupt, request.body.len()),
             None => answer(&request, &mut state.lock().unwrap(), corrupt),
         };
         let (head, body) = match reply {
             Reply::Serve => serve(false),
+            Reply::CorruptAnswer => {
+                let (head, mut body) = serve(false);
+                if let Some(last) = body.last_mut() {
+                    *last ^= 1;
+                }
+                (head, body)
+            }
+            Reply::Slowly => {
+                let (head, body) = serve(false);
+                let body = if request.method == "HEAD" { Vec::new() } else { body };
+                let whole = [head, body].concat();
+                for piece in whole.chunks(whole.len() / 8 + 1) {
+                    if stream.write_all(piece).is_err() {
+                        return;
+                    }
+                    thread::sleep(Duration::from_millis(20));
+                }
+                continue;
+            }
+            Reply::ServeHalf => {
+                let (head, body) = serve(false);
+                let whole = [head, body].concat();
+                let _ = stream.write_all(&whole[..whole.len() / 2]);
+                return;
+            }
+            Reply::SendHalf => {
+                if let Some(upstream) = &upstream {
+                    pass_on(upstream, &request, false, request.body.len() / 2);
+                }
+                return;
+            }
             Reply::Corrupt => serve(true),
             Reply::ServeAndHangUp => {
                 serve(false);
@@ -176,9 +215,9 @@ fn read(reader: &mut impl BufRead) -> Option<Request> {
     Some(Request { method, key, query: query.join("&"), headers, body, head, number: 0 })
 }
 
-/// What a real server answers to a request. The signature is of the name by which it was asked, so
+/// What a real server answers to a request, of whose body it gets so many bytes. The signature is of the name by which it was asked, so
 /// that one stays.
-fn pass_on(upstream: &str, request: &Request, corrupt: bool) -> (Vec<u8>, Vec<u8>) {
+fn pass_on(upstream: &str, request: &Request, corrupt: bool, length: usize) -> (Vec<u8>, Vec<u8>) {
     let mut stream = TcpStream::connect(upstream).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let mut body = request.body.clone();
@@ -186,7 +225,10 @@ fn pass_on(upstream: &str, request: &Request, corrupt: bool) -> (Vec<u8>, Vec<u8
         *last ^= 1;
     }
     let head = format!("{}Connection: close\r\n\r\n", request.head);
-    stream.write_all(&[head.as_bytes(), &body].concat()).unwrap();
+    stream.write_all(&[head.as_bytes(), &body[..length]].concat()).unwrap();
+    if length < request.body.len() {
+        return (Vec::new(), Vec::new());
+    }
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
     let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;

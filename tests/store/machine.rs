@@ -90,6 +90,11 @@ impl Machine {
         self.commit(content, kind, keyring, wrapped, None)
     }
 
+    /// Gives the vault another identity.
+    pub fn rekey(&self, content: &[u8], fresh: &Keyring) -> Commit {
+        self.commit(content, Reason::Rekey, fresh, b"wrapped by another passphrase", Some(&keyring().0))
+    }
+
     fn commit(
         &self,
         content: &[u8],
