@@ -12,6 +12,7 @@ struct State {
     last: Instant,
     /// Commands that run.
     commands: usize,
+    session_ended: Option<Instant>,
 }
 
 /// A command that runs, until it is dropped.
@@ -19,7 +20,7 @@ pub struct Running<'a>(&'a Activity);
 
 impl Default for Activity {
     fn default() -> Activity {
-        Activity(Mutex::new(State { last: Instant::now(), commands: 0 }))
+        Activity(Mutex::new(State { last: Instant::now(), commands: 0, session_ended: None }))
     }
 }
 
@@ -37,6 +38,16 @@ impl Activity {
     pub fn command(&self) -> Running<'_> {
         self.state().commands += 1;
         Running(self)
+    }
+
+    /// A session has ended now.
+    pub fn end_session(&self) {
+        self.state().session_ended = Some(Instant::now());
+    }
+
+    /// When a session has ended last.
+    pub fn session_ended(&self) -> Option<Instant> {
+        self.state().session_ended
     }
 
     /// How long nobody has done anything.

@@ -236,6 +236,7 @@ impl Session {
             }
         };
         lock(&agent.sessions.0).remove(&self.name);
+        agent.activity.end_session();
         for client in lock(&self.state).clients.values() {
             // A client that has gone needs no end.
             let _ = client.events.send(Event::End(code));

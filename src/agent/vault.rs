@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, Read, Write as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::net::UnixListener;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use zeroize::Zeroize as _;
 
 use crate::error::{Context as _, Error, Kind, Result};
@@ -25,6 +26,7 @@ use crate::vault::archive::{Extracted, Limits};
 use crate::vault::id::VaultId;
 use crate::vault::keeper::{Keeper, Listed, Opening, Saved};
 use crate::vault::tree::Root;
+use crate::vault::variables;
 
 use super::Agent;
 
@@ -42,10 +44,8 @@ const PATIENCE: u32 = 30;
 const SOCKET: &str = "tazpod.sock";
 /// How long a client may be silent amid its request.
 const SILENCE: Duration = Duration::from_secs(60);
-/// The file of the vault with variables for new sessions and commands …
-const VARIABLES: &str = ".env";
-/// … of which so many bytes are read.
-const VARIABLES_LIMIT: u64 = 256 << 10;
+/// How many of them are served at once. Each takes a thread, and all threads together would be the agent's last.
+const SERVED: usize = 8;
 
 /// What the host asks.
 #[derive(Serialize, Deserialize)]
@@ -127,6 +127,9 @@ pub enum Answer {
     State {
         /// The vault that is open.
         open: Option<VaultId>,
+        /// Whether what is saved is held, because another pod had it open first.
+        #[serde(default)]
+        held: bool,
     },
     /// To [`Request::Unlock`].
     Unlocked {
@@ -155,6 +158,8 @@ pub enum Answer {
         bytes: u64,
         /// Files, directories and links.
         entries: u64,
+        /// The save that follows.
+        saved: Saved,
     },
     /// Done, and nothing to say.
     Done,
@@ -191,8 +196,8 @@ pub struct Vault {
     keeper: Arc<Mutex<Keeper>>,
     /// Told at each unlock.
     opened: Arc<Notify>,
-    /// What is open, for those who must not wait for the keeper.
-    open: Arc<Mutex<Option<VaultId>>>,
+    /// What is open, and whether another pod had it first: for those who must not wait for the keeper.
+    open: Arc<Mutex<Option<(VaultId, bool)>>>,
     /// Since when it is open.
     autolock: Arc<Mutex<(AutoLock, Instant)>>,
 }
@@ -225,7 +230,7 @@ impl Vault {
     }
 
     /// The vault that is open, as of the last work that has ended.
-    fn state(&self) -> Option<VaultId> {
+    fn state(&self) -> Option<(VaultId, bool)> {
         *self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -238,7 +243,8 @@ impl Vault {
         let worked = tokio::task::spawn_blocking(move || {
             let mut keeper = vault.keeper.lock().unwrap_or_else(PoisonError::into_inner);
             let result = work(&mut keeper);
-            *vault.open.lock().unwrap_or_else(PoisonError::into_inner) = keeper.vault();
+            *vault.open.lock().unwrap_or_else(PoisonError::into_inner) =
+                keeper.vault().map(|vault| (vault, keeper.is_beside()));
             result
         })
         .await;
@@ -248,24 +254,30 @@ impl Vault {
     /// Saves by itself while a vault is open, for ever, and locks it when it is time; a pod without one wakes for nothing.
     pub(super) async fn look_after(self, agent: Arc<Agent>) {
         self.opened.notified().await;
-        let mut had_sessions = false;
         loop {
             tokio::time::sleep(INTERVAL).await;
             if self.state().is_none() {
                 self.opened.notified().await;
-                had_sessions = false;
                 continue;
             }
-            let has_sessions = !agent.sessions.list().is_empty();
-            had_sessions |= has_sessions;
             let (autolock, since) = *self.autolock.lock().unwrap_or_else(PoisonError::into_inner);
-            let ended = autolock.last_session && had_sessions && !has_sessions;
+            let ended = autolock.last_session
+                && agent.sessions.list().is_empty()
+                && agent.activity.session_ended().is_some_and(|ended| ended > since);
             let idle_s = agent.activity.idle().min(since.elapsed()).as_secs();
             let idle = autolock.idle_s.is_some_and(|limit| idle_s >= limit);
-            if ended || (idle && holders().is_empty()) {
+            if ended || idle {
+                let locked = self.work(move |keeper| {
+                    let may = ended || holders().is_empty();
+                    may.then(|| keeper.lock(false, &now())).transpose()
+                });
                 // What cannot be saved is not locked away; the log says why, and it is tried again.
-                match self.work(|keeper| keeper.lock(false, &now())).await {
-                    Ok(_) => continue,
+                match locked.await {
+                    Ok(Some(saved)) => {
+                        note(&saved);
+                        continue;
+                    }
+                    Ok(None) => {}
                     Err(error) => log(&error),
                 }
             }
@@ -295,16 +307,20 @@ impl Vault {
 
     /// Before the pod ends: saved, and gone.
     pub async fn close(&self) {
-        if self.state().is_some()
-            && let Err(error) = self.work(|keeper| keeper.lock(false, &now())).await
-        {
-            log(&error);
+        if self.state().is_some() {
+            match self.work(|keeper| keeper.lock(false, &now())).await {
+                Ok(saved) => note(&saved),
+                Err(error) => log(&error),
+            }
         }
     }
 
     async fn answer(&self, request: Request, sealed: impl Read + Send + 'static) -> Result<Answer> {
         match request {
-            Request::State => Ok(Answer::State { open: self.state() }),
+            Request::State => {
+                let (open, held) = self.state().unzip();
+                Ok(Answer::State { open, held: held.unwrap_or_default() })
+            }
             Request::Unlock { opening, autolock } => {
                 let Extracted { bytes, entries } = self
                     .work(move |keeper| {
@@ -337,9 +353,21 @@ impl Vault {
                 self.work(|keeper| keeper.list()).await.map(|entries| Answer::Listed { entries })
             }
             Request::Add { replace } => {
-                let Extracted { bytes, entries } =
-                    self.work(move |keeper| keeper.add(sealed, replace, Limits::default())).await?;
-                Ok(Answer::Added { bytes, entries })
+                let stage = self.work(|keeper| keeper.stage()).await?;
+                // Without the keeper: whoever sends slowly holds up nobody.
+                let filling = tokio::task::spawn_blocking(move || {
+                    let extracted = stage.fill(sealed, Limits::default())?;
+                    Ok::<_, Error>((stage, extracted))
+                });
+                let filled = filling.await.context(Kind::Failure, || "the vault's keeper broke off")?;
+                let (stage, Extracted { bytes, entries }) = filled?;
+                let saved = self
+                    .work(move |keeper| {
+                        keeper.add(&stage, replace)?;
+                        keeper.save(false, &now())
+                    })
+                    .await?;
+                Ok(Answer::Added { bytes, entries, saved })
             }
             Request::Remove { paths, recursive } => {
                 self.work(move |keeper| keeper.remove(&paths, recursive)).await.map(|()| Answer::Done)
@@ -353,26 +381,43 @@ fn log(error: &Error) {
     let _ = io::stderr().write_all(format!("tazpod: the vault: {error}\n").as_bytes());
 }
 
+/// What a save that nobody asked for has left out.
+fn note(saved: &Saved) {
+    match saved {
+        Saved::Held { why, .. } => {
+            log(&Error::new(Kind::Conflict, format!("the save is held, because {why}")))
+        }
+        Saved::Made { skipped, .. } => {
+            for skipped in skipped {
+                log(&Error::new(Kind::Failure, format!("not saved: {skipped}")));
+            }
+        }
+        Saved::Unchanged => {}
+    }
+}
+
 /// The variables of a tree's file for them; none where it has no such file.
 fn read_variables(tree: &Path) -> Result<BTreeMap<String, String>> {
-    let failed = || format!("cannot read `{VARIABLES}`");
+    let name = variables::NAME;
+    let failed = || format!("cannot read `{name}`");
     let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK;
-    let opened =
-        Root::open(tree).and_then(|root| root.at(VARIABLES.as_ref(), flags, rustix::fs::Mode::empty()));
+    let opened = Root::open(tree).and_then(|root| root.at(name.as_ref(), flags, rustix::fs::Mode::empty()));
     let file = match opened {
         Ok(file) => std::fs::File::from(file),
         Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
         Err(source) => return Err(Error::new(Kind::Failure, failed()).with_source(source)),
     };
-    let parsed = dotenvy::from_read_iter(file.take(VARIABLES_LIMIT)).collect::<Result<_, _>>();
-    // Its own words would show a secret.
-    parsed.map_err(|_| Error::new(Kind::Failure, format!("`{VARIABLES}` has a line that is not NAME=VALUE")))
+    variables::read(file, name)
 }
 
 /// Where programs of this pod reach its keeper; `None` outside a pod.
 pub fn socket() -> Option<PathBuf> {
     let path = Path::new(VAULT_MEMORY).join(SOCKET);
-    path.exists().then_some(path)
+    let found = std::fs::symlink_metadata(&path).ok()?;
+    let user = rustix::process::geteuid().as_raw();
+    // Elsewhere than in a pod another user may have made something of that name; the run directory only root can make.
+    let ours = found.file_type().is_socket() && (found.uid() == user || user == 0) && Path::new(RUN).is_dir();
+    ours.then_some(path)
 }
 
 /// Asks the keeper of the pod that this program runs in; what `packed` gives follows the request.
@@ -391,7 +436,12 @@ pub fn ask(socket: &Path, request: &Request, packed: Option<&mut dyn Read>) -> R
     }
     let _ = stream.shutdown(std::net::Shutdown::Write);
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).map_err(failed)?;
+    // A keeper that did not take everything ends the connection hard, after its answer.
+    if let Err(source) = stream.read_to_end(&mut answer)
+        && answer.is_empty()
+    {
+        return Err(failed(source));
+    }
     serde_json::from_slice::<Answer>(&answer)
         .context(Kind::Failure, || "the vault's keeper does not answer")?
         .accepted()
@@ -401,7 +451,9 @@ pub fn ask(socket: &Path, request: &Request, packed: Option<&mut dyn Read>) -> R
 pub async fn serve_pod(vault: Vault) {
     let path = Path::new(VAULT_MEMORY).join(SOCKET);
     let Ok(listener) = UnixListener::bind(&path) else { return };
+    let served = Arc::new(Semaphore::new(SERVED));
     loop {
+        let Ok(served) = Arc::clone(&served).acquire_owned().await else { return };
         let accepted = listener.accept().await.and_then(|(stream, _)| {
             let stream = stream.into_std()?;
             stream.set_nonblocking(false)?;
@@ -416,6 +468,7 @@ pub async fn serve_pod(vault: Vault) {
         let vault = vault.clone();
         let runtime = tokio::runtime::Handle::current();
         tokio::task::spawn_blocking(move || {
+            let _served = served;
             let answer = runtime.block_on(answer_program(&vault, &stream));
             let answer = answer.unwrap_or_else(|error| Answer::refusal(&error));
             // A program that has gone needs no answer.

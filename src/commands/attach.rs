@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::fs::File;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
@@ -55,10 +56,14 @@ pub async fn enter(context: &Context, pod: &PodDir, session: &str) -> Result<u8>
     channel.set_env(false, env::LINK_SESSION, session).await.map_err(lost)?;
     relay::request_terminal(&channel).await?;
     channel.request_shell(false).await.map_err(lost)?;
+    let failed = Cell::new(false);
     let left = tokio::select! {
         left = relay::session(channel, detector) => left?,
-        never = push_now_and_then(context, pod) => never,
+        never = push_now_and_then(context, pod, &failed) => never,
     };
+    if failed.get() {
+        context.ui.warn("what the vault has saved could not be pushed; `tazpod vault push` says why");
+    }
     match left {
         Left::Ended(status) => Ok(status),
         Left::Detached => {
@@ -70,15 +75,20 @@ pub async fn enter(context: &Context, pod: &PodDir, session: &str) -> Result<u8>
 
 /// Brings what the pod's open vault has saved into the store, every few minutes. By another process: a slow store holds up no
 /// terminal, and what a push takes of memory is given back. What it has to say is in a log.
-async fn push_now_and_then<T>(context: &Context, pod: &PodDir) -> T {
+async fn push_now_and_then<T>(context: &Context, pod: &PodDir, failed: &Cell<bool>) -> T {
     loop {
         tokio::time::sleep(PUSH_INTERVAL).await;
         if pod.vault_name().exists()
             && let Ok(mut pushing) = push_in_background(context)
         {
             // It has timeouts of its own; it goes on when this one ends.
-            while pushing.try_wait().is_ok_and(|ended| ended.is_none()) {
+            loop {
                 tokio::time::sleep(Duration::from_secs(1)).await;
+                match pushing.try_wait() {
+                    Ok(None) => {}
+                    Ok(Some(status)) => break failed.set(!status.success()),
+                    Err(_) => break,
+                }
             }
         }
     }

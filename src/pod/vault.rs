@@ -193,9 +193,11 @@ impl Vault {
         if !path.is_dir() {
             return Ok(true);
         }
+        let mut is_beside = false;
         if let Some(link) = link {
             // From here on what waits does not change any more.
             link.vault(&Request::Freeze, None).await?;
+            is_beside = matches!(link.vault(&Request::State, None).await?, Answer::State { held: true, .. });
         }
         let root = Root::open(&path).map_err(|source| Error::io("open", &path, source))?;
         let disk = ReadOnly(root);
@@ -239,11 +241,19 @@ impl Vault {
             }
         }
         let known: Vec<_> = local.held()?.into_iter().map(|held| held.hash).collect();
-        for commit in spool.held()?.into_iter().filter(|held| !known.contains(&held.hash)) {
-            copy(&spool, &local, &commit)?;
+        // Beside another pod each save replaces the one before, until the vault is locked there.
+        let held = if is_beside { Vec::new() } else { spool.held()? };
+        for commit in held.into_iter().filter(|held| !known.contains(&held.hash)) {
+            if let Err(error) = copy(&spool, &local, &commit) {
+                // Replaced meanwhile by a better one.
+                if !spool.has(Object::Generation, &commit.body.generation) {
+                    continue;
+                }
+                return Err(error);
+            }
             local.hold(&commit)?;
             context.ui.warn(format!(
-                "a save of `{}` looked wrong, and is held: {}",
+                "a save of `{}` is held: {}; `tazpod vault history` shows it",
                 pod.name(),
                 commit.hash.short()
             ));
@@ -288,13 +298,13 @@ pub async fn close_in(context: &Context, pod: &PodDir) -> Result<()> {
         Err(_) => None,
     };
     if let Some(link) = &link
-        && let Answer::State { open: Some(_) } = link.vault(&Request::State, None).await?
+        && let Answer::State { open: Some(_), .. } = link.vault(&Request::State, None).await?
     {
         let _step = context.ui.step("saving and locking the vault");
         let forced =
             |error: Error| error.hint(format!("`tazpod vault lock --force {}` leaves it out", pod.name()));
         let answer = link.vault(&Request::Lock { force: false }, None).await.map_err(forced)?;
-        if let Answer::Locked { saved: Saved::Held { why }, .. } = answer {
+        if let Answer::Locked { saved: Saved::Held { why, .. }, .. } = answer {
             context.ui.warn(format!("the last save of the vault is held, because {why}"));
         }
     }

@@ -4,6 +4,7 @@ mod size;
 mod table;
 mod transfer;
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -87,7 +88,7 @@ impl Ui {
     /// What is being done, on stderr; silent with `-q`.
     pub fn status(&self, text: impl AsRef<str>) {
         if self.verbosity >= Verbosity::Normal {
-            self.stderr(text.as_ref());
+            self.stderr(&printable(text.as_ref()));
         }
     }
 
@@ -100,21 +101,21 @@ impl Ui {
 
     /// Something that is not as it should be, but does not stop the work.
     pub fn warn(&self, text: impl AsRef<str>) {
-        self.stderr(&format!("{} {}", self.paint("33;1", "warning:"), text.as_ref()));
+        self.stderr(&format!("{} {}", self.paint("33;1", "warning:"), printable(text.as_ref())));
     }
 
     /// Advice.
     pub fn hint(&self, text: impl AsRef<str>) {
         if self.verbosity >= Verbosity::Normal {
-            self.stderr(&format!("{} {}", self.paint("36", "hint:"), text.as_ref()));
+            self.stderr(&format!("{} {}", self.paint("36", "hint:"), printable(text.as_ref())));
         }
     }
 
     /// The error printer.
     pub fn error(&self, error: &Error) {
-        self.stderr(&format!("{} {error}", self.paint("31;1", "error:")));
+        self.stderr(&format!("{} {}", self.paint("31;1", "error:"), printable(&error.to_string())));
         for hint in error.hints() {
-            self.stderr(&format!("{} {hint}", self.paint("36", "hint:")));
+            self.stderr(&format!("{} {}", self.paint("36", "hint:"), printable(hint)));
         }
     }
 
@@ -147,6 +148,16 @@ impl Ui {
         // As in `step`: a closed stderr must not end the work.
         let _ = writeln!(stderr, "{erase}{text}");
     }
+}
+
+/// A text in which nothing is left that a terminal obeys, but ends of lines: names come from others.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if !text.contains(obeyed) {
+        return Cow::Borrowed(text);
+    }
+    let shown = |c: char| if obeyed(c) { c.escape_default().to_string() } else { c.to_string() };
+    Cow::Owned(text.chars().map(shown).collect())
 }
 
 /// What became of a write to stdout.

@@ -71,11 +71,43 @@ pub enum Saved {
         /// What is not in it, with the reason.
         skipped: Vec<String>,
     },
-    /// Kept, and neither current nor pushed, because it looks wrong.
+    /// Kept, and neither current nor pushed, because it looks wrong, or another pod had the vault open first.
     Held {
         /// Why.
         why: String,
+        /// Whether it is for the other pod: then no force makes it current.
+        #[serde(default)]
+        elsewhere: bool,
     },
+}
+
+/// What is to be added to the open tree, in memory; removed when dropped.
+#[derive(Debug)]
+pub struct Stage {
+    vault: VaultId,
+    path: PathBuf,
+}
+
+impl Stage {
+    /// Takes what a [`Packer`](archive::Packer) has packed.
+    ///
+    /// # Errors
+    /// Where it does not arrive whole, or there is no room for it.
+    pub fn fill(&self, packed: impl Read, limits: Limits) -> Result<Extracted> {
+        archive::extract(packed, &root(&self.path)?, limits).map_err(|error| {
+            if error.kind() != Kind::Integrity {
+                return error;
+            }
+            Error::new(Kind::Integrity, "what is to be added did not arrive whole").with_source(error)
+        })
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // What is left is cleared away when the vault is locked.
+        let _ = remove_tree(&self.path);
+    }
 }
 
 /// One entry of the open tree, to be listed.
@@ -157,6 +189,11 @@ impl Keeper {
         self.open.as_ref().map(|open| open.vault)
     }
 
+    /// Whether another pod had it open first, so that saves are held.
+    pub fn is_beside(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.elsewhere.is_some())
+    }
+
     /// Whether this pod has a place for an open vault.
     pub fn has_memory(&self) -> bool {
         const TMPFS_MAGIC: i64 = 0x0102_1994; // statfs(2)
@@ -192,7 +229,8 @@ impl Keeper {
             return Err(Error::new(Kind::Conflict, format!("commit {n} of this pod was not collected"))
                 .hint("`tazpod vault push` collects it"));
         }
-        self.clear_leftovers();
+        // What cannot be removed is not in the way.
+        let _ = self.clear_leftovers();
         let fresh = self.beside()?;
         private_directory(&fresh)?;
         let opened = identity.open(sealed).and_then(|plain| {
@@ -249,12 +287,14 @@ impl Keeper {
     }
 
     /// Of crashes, and of files that could not be removed then. Nothing is open now.
-    fn clear_leftovers(&self) {
+    fn clear_leftovers(&self) -> Result<()> {
+        let mut outcome = Ok(());
         for entry in fs::read_dir(&self.memory).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(BESIDE) {
-                let _ = remove_tree(&entry.path());
+                outcome = outcome.and(remove_tree(&entry.path()));
             }
         }
+        outcome
     }
 
     /// Home's directories lead into the vault where it has them. What the home has of its own stays.
@@ -296,9 +336,12 @@ impl Keeper {
             if let Some(held) = open.held.as_ref().filter(|_| !force || open.elsewhere.is_some()) {
                 // The first of those that have shrunk has the most in it: later ones do not replace it before the lock.
                 let enough = held.tree.entries == found.entries
-                    || (!closing && held.whole && open.elsewhere.is_none() && has_shrunk(open, &found));
+                    || (!closing
+                        && held.whole
+                        && open.elsewhere.is_none()
+                        && has_shrunk(open.saved.files(), found.files()));
                 if enough && (held.whole || !closing) {
-                    return Ok(Saved::Held { why: held.why.clone() });
+                    return Ok(Saved::Held { why: held.why.clone(), elsewhere: open.elsewhere.is_some() });
                 }
             }
             let limits = Limits::default();
@@ -322,7 +365,7 @@ impl Keeper {
             break (found, hash, size, sealed.unreadable);
         };
         let before = open.saved.files();
-        let shrunk = has_shrunk(open, &found);
+        let shrunk = has_shrunk(open.saved.files(), found.files());
         let unlisted = found.skipped.iter().find(|skipped| skipped.why.starts_with("cannot"));
         let unlisted = unlisted.map(|skipped| format!("`{}` {}", skipped.path.display(), skipped.why));
         let unread = unreadable.first().map(|path| format!("`{}` cannot be read", path.display()));
@@ -353,13 +396,16 @@ impl Keeper {
             local.hold(&commit)?;
             let held =
                 Held { commit: commit.hash, tree: found, why: why.clone(), whole: incomplete.is_none() };
-            // One that lacked something is worth no more than the next; beside another pod the newest is what counts.
-            let worthless = |before: &Held| !before.whole || open.elsewhere.is_some();
+            // One that lacked something is worth no more than the next; beside another pod the newest counts, if it has
+            // not lost what the one before has.
+            let (beside, whole, files) = (open.elsewhere.is_some(), held.whole, held.tree.files());
+            let worthless =
+                |before: &Held| !before.whole || (beside && whole && !has_shrunk(before.tree.files(), files));
             if let Some(before) = open.held.replace(held).filter(worthless) {
                 local.let_go(&before.commit)?;
                 local.tidy(&[])?;
             }
-            return Ok(Saved::Held { why });
+            return Ok(Saved::Held { why, elsewhere: beside });
         }
         local.enqueue(&commit)?;
         let (files, bytes) = (found.files(), found.bytes());
@@ -409,32 +455,36 @@ impl Keeper {
         Ok(self.look()?.entries.into_iter().map(listed).collect())
     }
 
-    /// Adds what a [`Packer`](archive::Packer) has packed: all of it, or nothing. What is there is replaced only if `replace`.
+    /// A place in memory for what is to be added.
     ///
     /// # Errors
-    /// [`Kind::Locked`] where nothing is open; [`Kind::Conflict`] where something is in the way.
-    pub fn add(&mut self, packed: impl Read, replace: bool, limits: Limits) -> Result<Extracted> {
-        if self.open.is_none() {
+    /// [`Kind::Locked`] where nothing is open.
+    pub fn stage(&self) -> Result<Stage> {
+        let vault = self.vault().ok_or_else(locked)?;
+        let path = self.beside()?;
+        private_directory(&path)?;
+        Ok(Stage { vault, path })
+    }
+
+    /// Adds what was staged, once nothing is in the way. What is there is replaced only if `replace`.
+    ///
+    /// # Errors
+    /// [`Kind::Locked`] where the vault was locked meanwhile; [`Kind::Conflict`] where something is in the way.
+    pub fn add(&mut self, stage: &Stage, replace: bool) -> Result<()> {
+        if self.vault() != Some(stage.vault) {
             return Err(locked());
         }
-        let fresh = self.beside()?;
-        private_directory(&fresh)?;
-        let tree = self.tree();
-        let added = archive::extract(packed, &root(&fresh)?, limits).and_then(|extracted| {
-            // What cannot be entered cannot be moved.
-            open_up(&fresh);
-            let (from, to) = (root(&fresh)?, root(&tree)?);
-            let found = Tree::scan(&from).map_err(|source| Error::io("read", &fresh, source))?;
-            move_in(&from, &to, &found, replace)?;
-            Ok(extracted)
-        });
-        let _ = remove_tree(&fresh);
+        // What cannot be entered cannot be moved.
+        open_up(&stage.path);
+        let (from, to) = (root(&stage.path)?, root(&self.tree())?);
+        let found = Tree::scan(&from).map_err(|source| Error::io("read", &stage.path, source))?;
+        move_in(&from, &to, &found, replace)?;
         self.link_home();
-        added
+        Ok(())
     }
 
     /// Removes entries of the open tree; directories with all that is in them only if `recursive`. Nothing is removed where
-    /// one of them cannot be.
+    /// one of them is not there.
     ///
     /// # Errors
     /// [`Kind::Locked`] where nothing is open; [`Kind::Usage`] for what is not there.
@@ -460,17 +510,19 @@ impl Keeper {
             }
             found.push((above, name));
         }
+        let mut outcome = Ok(());
         for (above, name) in found {
             // First out of sight, whole; then gone.
             let aside = self.beside()?;
-            match rustix::fs::renameat(&above, name, CWD, &aside) {
-                Ok(()) => remove_tree(&aside)?,
+            let removed = match rustix::fs::renameat(&above, name, CWD, &aside) {
+                Ok(()) => remove_tree(&aside).map_err(left_in_memory),
                 // Below another one that was named.
-                Err(rustix::io::Errno::NOENT) => {}
-                Err(source) => return Err(Error::io("remove", Path::new(name), source.into())),
-            }
+                Err(rustix::io::Errno::NOENT) => Ok(()),
+                Err(source) => Err(Error::io("remove", Path::new(name), source.into())),
+            };
+            outcome = outcome.and(removed);
         }
-        Ok(())
+        outcome
     }
 
     /// The commits that wait become final: the next save follows them. The host collects them then.
@@ -527,8 +579,10 @@ impl Keeper {
         }
         self.open = None;
         let removed = remove_tree(&closing);
+        // What could not be removed before, by `rm` say, is not left either.
+        let others = self.clear_leftovers();
         self.leave_targets();
-        removed.map_err(|error| {
+        removed.and(others).map_err(|error| {
             error.hint("the vault is saved and locked, but this is left in the pod's memory: `sudo rm -r` removes it")
         })?;
         Ok(saved)
@@ -587,7 +641,8 @@ fn move_in(from: &Root, to: &Root, tree: &Tree, replace: bool) -> Result<()> {
                 return Ok(());
             }
             let (before, _) = from.parent(&entry.path)?;
-            Ok(rustix::fs::renameat(before, name, above, name)?)
+            let flags = if replace { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
+            Ok(renameat_with(before, name, above, name, flags)?)
         };
         moved().map_err(|source| Error::io("add", &entry.path, source))?;
     }
@@ -595,15 +650,18 @@ fn move_in(from: &Root, to: &Root, tree: &Tree, replace: bool) -> Result<()> {
 }
 
 /// Whether the tree has lost so many files that it is not to be current by itself.
-fn has_shrunk(open: &Open, found: &Tree) -> bool {
-    let before = open.saved.files();
-    before >= SHRUNK && found.files() * SHRUNK <= before
+fn has_shrunk(before: u64, now: u64) -> bool {
+    before >= SHRUNK && now * SHRUNK <= before
 }
 
 /// What is not saved must not be removed.
 fn incomplete_at_lock(why: &str) -> Error {
     Error::new(Kind::Conflict, format!("not everything can be saved: {why}"))
         .hint("make it readable (`sudo chown`), or remove it; `--force` locks without it")
+}
+
+fn left_in_memory(error: Error) -> Error {
+    error.hint("this is left in the pod's memory: `sudo rm -r` removes it")
 }
 
 fn locked() -> Error {
@@ -851,7 +909,7 @@ mod tests {
             fs::remove_file(pod.keeper.tree().join(name)).unwrap();
         }
         for _ in 0..2 {
-            let Saved::Held { why } = pod.keeper.save(false, TIME).unwrap() else { panic!("not held") };
+            let Saved::Held { why, .. } = pod.keeper.save(false, TIME).unwrap() else { panic!("not held") };
             assert_eq!(why, "it has 1 of 4 files");
             let held = pod.spool().held().unwrap();
             assert_eq!((held.len(), pod.spool().load().unwrap().outbox.len()), (1, 0));
@@ -876,7 +934,9 @@ mod tests {
         for text in ["1", "2"] {
             pod.write("a", text);
             for force in [false, true] {
-                let Saved::Held { why } = pod.keeper.save(force, TIME).unwrap() else { panic!("not held") };
+                let Saved::Held { why, .. } = pod.keeper.save(force, TIME).unwrap() else {
+                    panic!("not held")
+                };
                 assert!(why.contains("`other`"), "{why}");
             }
             assert_eq!(pod.spool().held().unwrap().len(), 1);

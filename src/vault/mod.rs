@@ -2,9 +2,9 @@
 
 pub mod archive;
 pub mod commit;
+pub mod copies;
 #[cfg(test)]
 mod crash;
-pub mod copies;
 pub mod disk;
 pub mod hashing;
 pub mod id;
@@ -21,3 +21,4 @@ pub mod sync;
 #[cfg(test)]
 mod tests;
 pub mod tree;
+pub mod variables;

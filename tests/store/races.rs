@@ -178,7 +178,9 @@ impl Pruned<'_> {
         if self.requests.fetch_add(1, Ordering::SeqCst) == self.at {
             let rules = Rules { keep_last: 1.try_into().ok(), keep_within: None, spare: Duration::ZERO };
             let plan = prune::plan(&self.by.local(), self.store, &rules).await.unwrap();
-            let removed = |_: &_| drop(self.removed.fetch_add(1, Ordering::SeqCst));
+            let removed = |_: &_| {
+                self.removed.fetch_add(1, Ordering::SeqCst);
+            };
             prune::carry_out(self.store, &plan, removed).await.unwrap();
         }
     }

@@ -11,7 +11,8 @@ use crate::vault::tree::{Entry, Kind as EntryKind, Root, Tree};
 
 /// Put files and directories into the open vault.
 ///
-/// They go there encrypted, and lie in plaintext nowhere else than where you have them: remove them there yourself.
+/// They go there encrypted, and are saved at once. In plaintext they then lie where you have them alone: remove them there
+/// yourself.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Files and directories of this machine.

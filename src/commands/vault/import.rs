@@ -7,18 +7,18 @@ use super::Open;
 use super::add::{self, Source, above};
 use super::passphrase::PassphraseArgs;
 use super::rm::OpenArgs;
+use crate::agent;
 use crate::context::Context;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::vault::archive::Packer;
 use crate::vault::legacy;
 use crate::vault::tree::{Kind as EntryKind, stays_inside};
+use crate::vault::variables;
 
 /// A vault of the old kind is not larger, in bytes.
 const LARGEST_LEGACY: u64 = 1 << 30;
-/// A file of variables is not larger, in bytes.
-const LARGEST_VARIABLES: u64 = 256 << 10;
-/// What the file of variables is called in the vault.
-const VARIABLES: &str = ".env";
+/// Nor is a file of variables.
+const LARGEST_VARIABLES: u64 = 1 << 20;
 
 /// Bring secrets from elsewhere into the open vault: a vault of the old kind, a directory, a file of variables.
 ///
@@ -85,7 +85,11 @@ impl Args {
                 let real = std::fs::canonicalize(&self.path).map_err(failed)?;
                 add::add(context, &open, vec![Source::all_of(&real, &to)?], self.force).await
             }
-            Format::Env => variables(context, &open, &self.path, &to, self.force).await,
+            Format::Env => import_variables(context, &open, &self.path, &to, self.force).await,
+            Format::Legacy if agent::vault::socket().is_some() => {
+                Err(Error::new(Kind::Usage, "a vault of the old kind is imported on the host")
+                    .hint("its passphrase is for no pod to see"))
+            }
             Format::Legacy => {
                 let sealed = read(&self.path, LARGEST_LEGACY)?;
                 let prompt = "passphrase of the old vault: ";
@@ -98,16 +102,13 @@ impl Args {
 }
 
 /// A file of variables, once each of its lines is one.
-async fn variables(context: &Context, open: &Open, path: &Path, to: &Path, force: bool) -> Result<()> {
+async fn import_variables(context: &Context, open: &Open, path: &Path, to: &Path, force: bool) -> Result<()> {
     let text = read(path, LARGEST_VARIABLES)?;
-    let names: Vec<String> = dotenvy::from_read_iter(text.as_slice())
-        .map(|line| line.map(|(name, _)| name))
-        .collect::<Result<_, _>>()
-        // Its own words would show a secret.
-        .map_err(|_| {
-            Error::new(Kind::Usage, format!("`{}` has a line that is not NAME=VALUE", path.display()))
-        })?;
-    let (name, directories) = (to.join(VARIABLES), above(to));
+    let found = variables::read(text.as_slice(), &path.display().to_string())?;
+    if text.contains(&b'$') {
+        context.ui.warn("a `$` in a value begins a variable's name, unless the value is in single quotes");
+    }
+    let (name, directories) = (to.join(variables::NAME), above(to));
     open.add(context, force, move |into| {
         let mut packer = Packer::new(into)?;
         for directory in &directories {
@@ -118,7 +119,10 @@ async fn variables(context: &Context, open: &Open, path: &Path, to: &Path, force
         packer.finish()
     })
     .await?;
-    context.ui.status(format!("variables of new sessions: {}", names.join(", ")));
+    if to.as_os_str().is_empty() {
+        let names: Vec<_> = found.into_keys().collect();
+        context.ui.status(format!("variables of new sessions: {}", names.join(", ")));
+    }
     Ok(())
 }
 

@@ -54,9 +54,7 @@ fn row(entry: &Listed) -> [String; 4] {
     };
     let time = OffsetDateTime::from_unix_timestamp(entry.modified).ok();
     let time = time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default();
-    // Names come from programs in the pod: what would move the cursor is shown, not done.
-    let name = name
-        .chars()
-        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] });
-    [format!("{:03o}", entry.mode), size, time, name.collect()]
+    // A name of two lines would be two entries.
+    let name = ui::printable(&name).replace('\n', "\\n");
+    [format!("{:03o}", entry.mode), size, time, name]
 }

@@ -154,24 +154,30 @@ impl Open {
         drop(reader);
         let broke = || Error::new(Kind::Failure, "packing broke off");
         let packed = packing.join().map_err(|_| broke()).and_then(|packed| packed);
-        let answer = match (asked, packed) {
+        let packed = match (asked, packed) {
             (Err(refused), _) if refused.kind() != Kind::Integrity => return Err(refused),
             (_, Err(error)) => return Err(error),
             (Err(refused), Ok(_)) => return Err(refused),
-            (Ok(answer), Ok((torn, unreadable))) => {
-                for path in &torn {
-                    context.ui.warn(format!("`{}` changed while it was read", path.display()));
-                }
-                for path in &unreadable {
-                    context.ui.warn(format!("`{}` cannot be read, and is not added", path.display()));
-                }
-                answer
-            }
+            (Ok(answer), Ok(left_out)) => (answer, left_out),
         };
-        let Answer::Added { bytes, entries } = answer else { return Err(vault::unexpected(&answer)) };
+        let (answer, (torn, unreadable)) = packed;
+        let Answer::Added { bytes, entries, saved } = answer else { return Err(vault::unexpected(&answer)) };
         let size = crate::ui::size(i64::try_from(bytes).unwrap_or(i64::MAX));
         context.ui.status(format!("added {entries} entries, {size}"));
-        Ok(())
+        for path in &torn {
+            context.ui.warn(format!("`{}` changed while it was read", path.display()));
+        }
+        for path in &unreadable {
+            context.ui.warn(format!("`{}` cannot be read", path.display()));
+        }
+        report(context, &saved)?;
+        match torn.len() + unreadable.len() {
+            0 => Ok(()),
+            more => {
+                Err(Error::new(Kind::Failure, format!("{more} files are not in the vault as they are here"))
+                    .hint("remove nothing yet"))
+            }
+        }
     }
 }
 
@@ -198,17 +204,18 @@ async fn closed(context: &Context, vault: &Vault) -> Result<()> {
 
 /// One writer at a time: where the vault is open elsewhere on this machine, it is to be locked there first.
 async fn check_closed(pod: &PodDir, link: Option<&Link>) -> Result<()> {
-    if is_open(link).await? {
+    if is_open(link, true).await? {
         return Err(Error::new(Kind::Locked, format!("the vault is open in `{}`", pod.name()))
             .hint(format!("`tazpod vault lock {}` saves and closes it there", pod.name())));
     }
     Ok(())
 }
 
-/// Whether a pod has it open; one that does not run has not.
-async fn is_open(link: Option<&Link>) -> Result<bool> {
+/// Whether a pod has it open; one that does not run has not, and one whose saves are held counts only if `beside`.
+async fn is_open(link: Option<&Link>, beside: bool) -> Result<bool> {
     let Some(link) = link else { return Ok(false) };
-    Ok(matches!(link.vault(&Request::State, None).await?, Answer::State { open: Some(_) }))
+    let state = link.vault(&Request::State, None).await?;
+    Ok(matches!(state, Answer::State { open: Some(_), held } if beside || !held))
 }
 
 /// Takes over what another pod has saved. One that left nonsense there is no reason not to go on.
@@ -287,9 +294,16 @@ fn report(context: &Context, saved: &Saved) -> Result<()> {
             let size = crate::ui::size(i64::try_from(*bytes).unwrap_or(i64::MAX));
             context.ui.status(format!("saved as commit {n}: {files} files, {size}"));
         }
-        Saved::Held { why } => {
-            return Err(Error::new(Kind::Conflict, format!("the save is held, because {why}"))
-                .hint("it is kept, but not current; `--force` makes what is in the pod current"));
+        Saved::Held { why, elsewhere } => {
+            let error = Error::new(Kind::Conflict, format!("the save is held, because {why}"));
+            return Err(match elsewhere {
+                true => error.hint(
+                    "it is kept, but not current; after `tazpod vault lock`, `tazpod vault history` shows it and `restore` makes it current",
+                ),
+                false => error.hint(
+                    "it is kept, but not current; `tazpod vault save --force` makes what is in the pod current, `tazpod vault restore` the held one",
+                ),
+            });
         }
     }
     Ok(())

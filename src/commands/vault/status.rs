@@ -69,7 +69,7 @@ impl Args {
                 continue;
             }
             let Ok(link) = attach::open(&pod, &record).await else { continue };
-            if let Ok(Answer::State { open: Some(_) }) = link.vault(&Request::State, None).await {
+            if let Ok(Answer::State { open: Some(_), .. }) = link.vault(&Request::State, None).await {
                 report.open.push(pod.name().to_owned());
             }
         }
@@ -96,7 +96,7 @@ impl Args {
 
     /// What a pod knows of itself.
     fn inside(&self, context: &Context, answer: Answer) -> Result<()> {
-        let Answer::State { open } = answer else { return Err(vault::unexpected(&answer)) };
+        let Answer::State { open, .. } = answer else { return Err(vault::unexpected(&answer)) };
         if self.json {
             return context.ui.json(&Inside { version: 1, open });
         }

@@ -31,7 +31,7 @@ impl Args {
         let (pod, link) = super::reach(context, &self.pod).await?;
         let vault = Vault::open(context).await?;
         let _lock = vault::lock(context).await?;
-        if let Answer::State { open: Some(id) } = link.vault(&Request::State, None).await? {
+        if let Answer::State { open: Some(id), .. } = link.vault(&Request::State, None).await? {
             return Err(Error::new(
                 Kind::Locked,
                 format!("the vault {id} is open in `{}` already", pod.name()),
@@ -41,7 +41,7 @@ impl Args {
         for (other, record) in context.state()?.pods() {
             if other.name() != pod.name() && other.vault_name().exists() {
                 let link = vault::reach(&other, &record).await?;
-                if super::is_open(link.as_ref()).await? {
+                if super::is_open(link.as_ref(), false).await? {
                     elsewhere = Some(other.name().to_owned());
                 }
                 super::collect_other(context, &vault, &other, link.as_ref()).await;
@@ -78,7 +78,8 @@ impl Args {
                 .ui
                 .warn(format!("it is open in `{elsewhere}` first: what changes here is held, not current"));
         }
-        let swaps = ProjectConfig::load(&pod.record()?.workspace)?.pod.memory.is_none();
+        let config = pod.record().and_then(|record| ProjectConfig::load(&record.workspace));
+        let swaps = config.is_ok_and(|config| config.pod.memory.is_none());
         if let Some(swap) = exposure::swap().filter(|_| swaps) {
             context.ui.warn(format!("this machine swaps to {swap}: what is open can end up there"));
             context
