@@ -54,7 +54,8 @@ impl Args {
             decided = copies::decide(&vault.local(), &*vault.store).await?;
         }
         if let Some(mine) = &decided.mine {
-            context.ui.status(format!("what this machine had is held: {}", mine.hash.short()));
+            let (n, host, short) = (mine.body.n, &mine.body.host, mine.hash.short());
+            context.ui.status(format!("what was saved as commit {n} on `{host}` is held: {short}"));
         }
         let step = context.ui.step(format!("pulling from {}", vault.store.describe()));
         let pulled = sync::pull(&vault.local(), &*vault.store, self.card).await?;
