@@ -30,18 +30,36 @@ pub fn is_interactive() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
-/// Asks for something that the screen must not show, on the controlling terminal. What was typed before is dropped.
+/// Asks for something that the screen must not show, on the controlling terminal. What was typed before is dropped. `instead` is
+/// the advice where there is none.
 ///
 /// # Errors
 /// [`Kind::Usage`] where there is no terminal; [`Kind::Interrupted`] where the input ends.
-pub async fn ask_secret(prompt: &str) -> Result<SecretString> {
-    let no_terminal = |source| {
-        Error::new(Kind::Usage, "there is no terminal to ask for the passphrase on")
-            .with_source(source)
-            .hint("`--passphrase-fd FD` reads it from a file descriptor")
-    };
+pub async fn ask_secret(prompt: &str, instead: &str) -> Result<SecretString> {
+    ask(prompt, instead, true).await
+}
+
+/// Asks for something that the screen may show.
+///
+/// # Errors
+/// As [`ask_secret`].
+pub async fn ask_public(prompt: &str, instead: &str) -> Result<SecretString> {
+    ask(prompt, instead, false).await
+}
+
+/// Shows a line on the controlling terminal, and nowhere else.
+///
+/// # Errors
+/// Where there is none.
+pub fn show(line: &str) -> io::Result<()> {
+    File::options().write(true).open("/dev/tty")?.write_all(format!("{line}\n").as_bytes())
+}
+
+async fn ask(prompt: &str, instead: &str, hidden: bool) -> Result<SecretString> {
+    let no_terminal =
+        |source| Error::new(Kind::Usage, "there is no terminal to ask on").with_source(source).hint(instead);
     let terminal = File::options().read(true).write(true).open("/dev/tty").map_err(no_terminal)?;
-    let silent = Silent::new(terminal.try_clone().map_err(no_terminal)?).map_err(no_terminal)?;
+    let silent = Silent::new(terminal.try_clone().map_err(no_terminal)?, hidden).map_err(no_terminal)?;
     (&terminal).write_all(prompt.as_bytes()).map_err(no_terminal)?;
     // A thread of its own: a signal drops the guard, and thereby shows again what is typed.
     let (done, line) = oneshot::channel();
@@ -69,27 +87,29 @@ pub async fn ask_secret(prompt: &str) -> Result<SecretString> {
     Ok(SecretString::from(text))
 }
 
-/// A terminal that does not show what is typed, until dropped.
+/// A terminal that does not show what is typed, if that is to be hidden, until dropped.
 struct Silent {
     terminal: File,
     saved: Termios,
+    hidden: bool,
 }
 
 impl Silent {
-    fn new(terminal: File) -> io::Result<Silent> {
+    fn new(terminal: File, hidden: bool) -> io::Result<Silent> {
         let saved = tcgetattr(&terminal)?;
         let mut silent = saved.clone();
-        silent.local_modes.remove(LocalModes::ECHO);
+        silent.local_modes.set(LocalModes::ECHO, !hidden);
         // What was typed before the question is no answer.
         tcsetattr(&terminal, OptionalActions::Flush, &silent)?;
-        Ok(Silent { terminal, saved })
+        Ok(Silent { terminal, saved, hidden })
     }
 }
 
 impl Drop for Silent {
     fn drop(&mut self) {
         // A terminal that is gone needs no restoring. The newline was not shown either.
-        let _ = self.terminal.write_all(b"\n");
+        let newline = if self.hidden { &b"\n"[..] } else { b"" };
+        let _ = self.terminal.write_all(newline);
         let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.saved);
     }
 }

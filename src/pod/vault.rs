@@ -173,14 +173,28 @@ impl Vault {
     pub fn keyring(&self, commit: &Commit, passphrase: &SecretString) -> Result<Keyring, NotOpened> {
         let wrapped = self.local().object(Object::Keys, &commit.body.keys, LARGEST_KEYRING)?;
         let keyring = Keyring::unwrap(&wrapped, passphrase)?;
-        let signer = keyring.current().signer(&commit.body.vault)?;
-        if keyring.vault() != commit.body.vault || signer.id() != commit.body.vk {
-            return Err(NotOpened::Other(
-                Error::new(Kind::Integrity, "the keyring is not the one of the vault's newest commit")
-                    .hint("somebody may have put another in its place"),
+        check_keyring(commit, &keyring)?;
+        // Nobody else can wrap one by this passphrase.
+        self.local().trust()?;
+        Ok(keyring)
+    }
+
+    /// The keyring that a commit names, wrapped to recipients; [`check_keyring`] is due once it is open. Anybody can wrap one to a
+    /// public key: it is given only where this machine knows that the vault is the user's.
+    ///
+    /// # Errors
+    /// [`Kind::Passphrase`] where there is none; [`Kind::Integrity`] where it cannot be trusted.
+    pub fn keyring_for_recipients(&self, commit: &Commit) -> Result<Vec<u8>> {
+        let Some(recipients) = commit.body.recipients else {
+            return Err(Error::new(Kind::Passphrase, "nothing but its passphrase opens the vault")
+                .hint("`tazpod vault recipients add` lets other keys open it"));
+        };
+        if !self.local().is_trusted()? {
+            return Err(Error::new(Kind::Integrity, "nothing shows yet that this is your vault").hint(
+                "on this machine open it once with the passphrase, or `tazpod vault pull --card FINGERPRINT`",
             ));
         }
-        Ok(keyring)
+        self.local().object(Object::Recipients, &recipients, LARGEST_KEYRING)
     }
 
     /// Takes over what a pod has saved. `link` is there where the pod runs. Whether all of it is current now: else somebody
@@ -262,6 +276,19 @@ impl Vault {
             link.vault(&Request::Collected { n }, None).await?;
         }
         Ok(current)
+    }
+}
+
+/// An opened keyring is the one that the signer of this commit has.
+///
+/// # Errors
+/// [`Kind::Integrity`] where it is not.
+pub fn check_keyring(commit: &Commit, keyring: &Keyring) -> Result<()> {
+    let signer = keyring.current().signer(&commit.body.vault)?;
+    match keyring.vault() == commit.body.vault && signer.id() == commit.body.vk {
+        true => Ok(()),
+        false => Err(Error::new(Kind::Integrity, "the keyring is not the one of the vault's newest commit")
+            .hint("somebody may have put another in its place")),
     }
 }
 

@@ -1,10 +1,11 @@
 //! A vault's identity, what follows from it, and the keyring that holds it.
 
+use std::io::ErrorKind::{BrokenPipe, ConnectionAborted};
 use std::io::{Read, Write};
 use std::iter;
 
 use age::secrecy::{ExposeSecret, SecretString};
-use age::{DecryptError, Decryptor, Encryptor, scrypt, x25519};
+use age::{Callbacks, DecryptError, Decryptor, Encryptor, scrypt, x25519};
 use bech32::FromBase32 as _;
 use ed25519_dalek::{Signer as _, SigningKey};
 use hkdf::Hkdf;
@@ -12,6 +13,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::id::{SignerId, VaultId};
+use super::recipient::{self, Recipient as Added};
 use crate::error::{Context as _, Error, Kind, Result};
 
 /// The scrypt work factor (log2 of N) of keyrings that are written: 256 MiB and about half a second.
@@ -25,6 +27,8 @@ pub const LARGEST_KEYRING: u64 = 1 << 20;
 const SIGNER_INFO: &[u8] = b"tazpod/v1/commit";
 /// The first line of a keyring.
 const KEYRING_HEAD: &str = "# tazpod vault keyring 1";
+/// What stands before a recipient in it.
+const RECIPIENT: &str = "# recipient: ";
 
 /// An X25519 identity of age's (age-encryption.org/v1): opens what is sealed to it.
 #[derive(Clone)]
@@ -163,12 +167,13 @@ pub struct Keyring {
     vault: VaultId,
     current: Identity,
     retired: Vec<Identity>,
+    recipients: Vec<Added>,
 }
 
 /// Why a keyring did not open.
 #[derive(Debug)]
 pub enum NotOpened {
-    /// It is not this passphrase.
+    /// It is not this passphrase, or none of these identities.
     Passphrase,
     /// Anything else.
     Other(Error),
@@ -181,22 +186,33 @@ impl From<Error> for NotOpened {
 }
 
 impl Keyring {
-    /// With one identity, a new one.
+    /// With one identity, a new one, and no recipients.
     ///
     /// # Errors
     /// Never in practice.
     pub fn generate(vault: VaultId) -> Result<Keyring> {
-        Ok(Keyring { vault, current: Identity::generate()?, retired: Vec::new() })
+        Ok(Keyring { vault, current: Identity::generate()?, retired: Vec::new(), recipients: Vec::new() })
     }
 
-    /// With a new current identity; the one that was is retired.
+    /// With a new current identity; the one that was is retired. The recipients stay.
     ///
     /// # Errors
     /// Never in practice.
     pub fn rotated(&self) -> Result<Keyring> {
         let mut retired = vec![self.current.clone()];
         retired.extend(self.retired.iter().cloned());
-        Ok(Keyring { vault: self.vault, current: Identity::generate()?, retired })
+        let current = Identity::generate()?;
+        Ok(Keyring { vault: self.vault, current, retired, recipients: self.recipients.clone() })
+    }
+
+    /// With these recipients, and no others.
+    pub fn with_recipients(&self, recipients: Vec<Added>) -> Keyring {
+        Keyring { recipients, ..self.clone() }
+    }
+
+    /// Who opens it besides those who know the passphrase.
+    pub fn recipients(&self) -> &[Added] {
+        &self.recipients
     }
 
     /// The vault that it is of.
@@ -220,8 +236,9 @@ impl Keyring {
     }
 
     /// As a file of identities that `age -i` takes.
-    fn to_text(&self) -> Zeroizing<String> {
+    pub(crate) fn to_text(&self) -> Zeroizing<String> {
         let mut text = Zeroizing::new(format!("{KEYRING_HEAD}\n# vault: {}\n", self.vault));
+        self.recipients.iter().for_each(|recipient| text.push_str(&format!("{RECIPIENT}{recipient}\n")));
         for identity in iter::once(&self.current).chain(&self.retired) {
             text.push_str(identity.to_line().expose_secret());
             text.push('\n');
@@ -229,7 +246,8 @@ impl Keyring {
         text
     }
 
-    fn parse(text: &str) -> Result<Keyring> {
+    /// Reads what [`Keyring::to_text`] wrote.
+    pub(crate) fn parse(text: &str) -> Result<Keyring> {
         let wrong =
             |what: &str| Error::new(Kind::Integrity, format!("the keyring is not one of tazpod's: {what}"));
         let mut lines = text.lines();
@@ -238,10 +256,18 @@ impl Keyring {
         }
         let vault = lines.next().and_then(|line| line.strip_prefix("# vault: ")?.parse().ok());
         let vault = vault.ok_or_else(|| wrong("it names no vault"))?;
+        let recipients = lines.clone().filter_map(|line| line.strip_prefix(RECIPIENT)).map(|line| {
+            Added::parse(line).map_err(|source| {
+                wrong("it has a recipient that is none")
+                    .with_source(source)
+                    .hint("a newer tazpod may have made it")
+            })
+        });
+        let recipients = recipients.collect::<Result<_>>()?;
         let mut identities =
             lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(Identity::parse);
         let current = identities.next().ok_or_else(|| wrong("it is empty"))??;
-        Ok(Keyring { vault, current, retired: identities.collect::<Result<_>>()? })
+        Ok(Keyring { vault, current, retired: identities.collect::<Result<_>>()?, recipients })
     }
 
     /// Wrapped by a passphrase: an age file with one scrypt stanza. Takes [`WORK_FACTOR`]'s time.
@@ -257,11 +283,20 @@ impl Keyring {
         self.wrap_to(&[&recipient])
     }
 
-    /// Wrapped to recipients.
+    /// Wrapped to its recipients; `None` where it has none. Plugins may ask through `callbacks`, and take their time.
     ///
     /// # Errors
-    /// Where one of them cannot, or there is none.
-    pub fn wrap_to(&self, recipients: &[&dyn age::Recipient]) -> Result<Vec<u8>> {
+    /// Where one of them cannot, or its plugin is not there.
+    pub fn wrap_to_recipients(&self, callbacks: &impl Callbacks) -> Result<Option<Vec<u8>>> {
+        if self.recipients.is_empty() {
+            return Ok(None);
+        }
+        let recipients = recipient::wrapping(&self.recipients, callbacks)?;
+        let recipients: Vec<_> = recipients.iter().map(|recipient| &**recipient).collect();
+        self.wrap_to(&recipients).map(Some)
+    }
+
+    fn wrap_to(&self, recipients: &[&dyn age::Recipient]) -> Result<Vec<u8>> {
         let failed = || "cannot wrap the keyring";
         let encryptor =
             Encryptor::with_recipients(recipients.iter().copied()).context(Kind::Failure, failed)?;
@@ -297,6 +332,19 @@ impl Keyring {
                 )
                 .hint("tazpod writes 18: somebody else made this one"),
             ),
+            DecryptError::Plugin(errors) => {
+                let what: Vec<String> = errors.iter().map(ToString::to_string).collect();
+                NotOpened::Other(Error::new(
+                    Kind::Failure,
+                    format!("a plugin of age's did not open the keyring: {}", what.join(", ")),
+                ))
+            }
+            DecryptError::Io(source) if matches!(source.kind(), ConnectionAborted | BrokenPipe) => {
+                NotOpened::Other(Error::new(
+                    Kind::Failure,
+                    "a plugin of age's ended before it had opened the keyring",
+                ))
+            }
             source => {
                 NotOpened::Other(Error::new(Kind::Integrity, "the keyring is damaged").with_source(source))
             }
@@ -372,6 +420,7 @@ mod tests {
             assert_eq!(Keyring::parse(&text).err().unwrap().kind(), Kind::Integrity, "{text}");
         }
         assert!(Keyring::parse(&format!("{KEYRING_HEAD}\n{vault}\n# x\n\n{line}\n")).is_ok());
+        assert!(Keyring::parse(&format!("{KEYRING_HEAD}\n{vault}\n{RECIPIENT}nobody\n{line}\n")).is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! | path | |
 //! |---|---|
 //! | `seen.json` | the newest commit that the store is known to have: the pin |
+//! | `trusted.json` | what was seen when a card or a passphrase last showed that it is the user's vault |
 //! | `commits/N` | the commits up to there, as far as they were fetched |
 //! | `gen/`, `keys/` | objects by their hash; those of the newest commits |
 //! | `outbox/N` | commits not yet pushed, in order |
@@ -77,6 +78,7 @@ pub struct Local<'d> {
 }
 
 const SEEN: &str = "seen.json";
+const TRUSTED: &str = "trusted.json";
 const OUTBOX: &str = "outbox";
 const HELD: &str = "held";
 const PRUNED: &str = "pruned";
@@ -94,13 +96,7 @@ impl<'d> Local<'d> {
     /// # Errors
     /// [`Kind::Integrity`] where what is here does not hang together.
     pub fn load(&self) -> Result<State> {
-        let seen: Option<Link> = match self.read(SEEN, commit::LARGEST)? {
-            Some(bytes) => Some(serde_json::from_slice(&bytes).map_err(|source| {
-                Error::new(Kind::Integrity, format!("`{}` does not read", self.path.join(SEEN).display()))
-                    .with_source(source)
-            })?),
-            None => None,
-        };
+        let seen = self.link(SEEN)?;
         let names =
             self.disk.list(&self.path.join(OUTBOX)).map_err(|source| self.failed("list", OUTBOX, source))?;
         let mut state = State { seen, outbox: Vec::new(), tip: seen, base: seen };
@@ -234,9 +230,31 @@ impl<'d> Local<'d> {
     /// # Errors
     /// Where that cannot be recorded.
     pub fn pin(&self, link: &Link) -> Result<()> {
-        let text = serde_json::to_vec(link)
-            .map_err(|source| Error::new(Kind::Failure, "cannot write what was seen").with_source(source))?;
-        self.write(SEEN, &text)
+        self.write_link(SEEN, link)
+    }
+
+    /// Notes that what was seen is known to be the user's own vault: it was made here, or the recovery card or the passphrase fits.
+    /// Before anything was seen there is nothing to note.
+    ///
+    /// # Errors
+    /// Where that cannot be recorded.
+    pub fn trust(&self) -> Result<()> {
+        let Some(seen) = self.link(SEEN)? else { return Ok(()) };
+        match self.link(TRUSTED)? == Some(seen) {
+            true => Ok(()),
+            false => self.write_link(TRUSTED, &seen),
+        }
+    }
+
+    /// Whether what was seen follows from what [`Local::trust`] noted.
+    ///
+    /// # Errors
+    /// Where what is here cannot be read.
+    pub fn is_trusted(&self) -> Result<bool> {
+        let (Some(seen), Some(trusted)) = (self.link(SEEN)?, self.link(TRUSTED)?) else { return Ok(false) };
+        let there = self.commit(trusted.n)?.map(|commit| commit.hash);
+        Ok(seen == trusted
+            || seen.vault == trusted.vault && seen.n > trusted.n && there == Some(trusted.hash))
     }
 
     /// Takes a commit out of the outbox.
@@ -338,6 +356,21 @@ impl<'d> Local<'d> {
             }
         }
         Ok(())
+    }
+
+    fn link(&self, name: &str) -> Result<Option<Link>> {
+        let wrong = |source| {
+            Error::new(Kind::Integrity, format!("`{}` does not read", self.path.join(name).display()))
+                .with_source(source)
+        };
+        let bytes = self.read(name, commit::LARGEST)?;
+        bytes.map(|bytes| serde_json::from_slice(&bytes).map_err(wrong)).transpose()
+    }
+
+    fn write_link(&self, name: &str, link: &Link) -> Result<()> {
+        let text = serde_json::to_vec(link)
+            .map_err(|source| Error::new(Kind::Failure, "cannot write what was seen").with_source(source))?;
+        self.write(name, &text)
     }
 
     fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {

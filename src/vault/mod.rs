@@ -14,6 +14,7 @@ pub mod legacy;
 pub mod local;
 pub mod prune;
 pub mod pruned;
+pub mod recipient;
 #[cfg(test)]
 mod sim;
 pub mod store;
@@ -22,3 +23,4 @@ pub mod sync;
 mod tests;
 pub mod tree;
 pub mod variables;
+pub mod words;

@@ -1,4 +1,4 @@
-use super::passphrase::{self, PassphraseArgs};
+use super::passphrase::{self, NewPassphrase, PassphraseArgs};
 use crate::agent::vault::now;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
@@ -15,12 +15,12 @@ use crate::vault::tree::{Root, Tree};
 ///
 /// Its passphrase opens it, and nothing else does: write it down, and keep `tazpod vault card` beside it.
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("generate", |argument| argument.conflicts_with("passphrase_fd")))]
 pub struct Args {
     #[command(flatten)]
     passphrase: PassphraseArgs,
-    /// Take a passphrase that is easy to guess.
-    #[arg(long)]
-    weak: bool,
+    #[command(flatten)]
+    new: NewPassphrase,
 }
 
 impl Args {
@@ -37,7 +37,7 @@ impl Args {
         }
         vault.make_directory().await?;
         vault.examine(context).await?;
-        let passphrase = self.passphrase.choose(self.weak).await?;
+        let passphrase = self.passphrase.choose(context, &self.new).await?;
         let id = VaultId::random().map_err(|source| {
             Error::new(Kind::Failure, "the system has no randomness").with_source(source)
         })?;
@@ -52,6 +52,7 @@ impl Args {
             vault.local().dequeue(1)?;
         }
         pushed?;
+        vault.local().trust()?;
         context.ui.status(format!("made the vault {id} in {}", vault.store.describe()));
         context.ui.status(format!("fingerprint: {}", first.fingerprint()));
         context.ui.hint(

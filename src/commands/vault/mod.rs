@@ -7,10 +7,13 @@ mod import;
 mod init;
 mod lock;
 mod ls;
+mod opening;
 mod passphrase;
+mod plugin;
 mod prune;
 mod pull;
 mod push;
+mod recipients;
 mod restore;
 mod rm;
 mod rotate;
@@ -65,6 +68,7 @@ enum Command {
     Restore(restore::Args),
     Verify(verify::Args),
     Passphrase(rotate::Args),
+    Recipients(recipients::Args),
     Card(card::Args),
     Prune(prune::Args),
     SetupStorage(setup_storage::Args),
@@ -93,6 +97,7 @@ impl Args {
             Command::Restore(args) => args.run(context).await,
             Command::Verify(args) => args.run(context).await,
             Command::Passphrase(args) => args.run(context).await,
+            Command::Recipients(args) => args.run(context).await,
             Command::Card(args) => args.run(context).await,
             Command::Prune(args) => args.run(context).await,
             Command::SetupStorage(args) => args.run(context).await,

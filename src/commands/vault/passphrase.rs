@@ -12,15 +12,18 @@ use crate::error::{Error, Kind, Result};
 use crate::pod::vault::Vault;
 use crate::vault::commit::Commit;
 use crate::vault::key::{Keyring, NotOpened};
+use crate::vault::words;
 
 /// How often a passphrase may be typed wrong.
-const TRIES: u32 = 3;
+pub const TRIES: u32 = 3;
 /// What is said of a wrong one.
 const WRONG: &str = "this is not the vault's passphrase";
 /// A passphrase that was chosen has at least so many characters.
 const SHORTEST: usize = 12;
 /// A passphrase is not longer, in bytes.
 const LONGEST: usize = 4096;
+/// What to do without a terminal.
+const INSTEAD: &str = "`--passphrase-fd FD` reads it from a file descriptor";
 
 /// Where the passphrase comes from.
 #[derive(Debug, clap::Args)]
@@ -36,13 +39,18 @@ impl PassphraseArgs {
         PassphraseArgs { passphrase_fd }
     }
 
-    /// A new passphrase, typed twice.
-    pub async fn choose(&self, weak: bool) -> Result<SecretString> {
+    /// A new passphrase, typed twice, or six words by chance.
+    pub async fn choose(&self, context: &Context, new: &NewPassphrase) -> Result<SecretString> {
         let passphrase = match self.passphrase_fd {
+            _ if new.generate => return generated(context).await,
             Some(descriptor) => read(descriptor)?,
             None => {
-                let passphrase = terminal::ask_secret("new passphrase: ").await?;
-                let again = terminal::ask_secret("the same again: ").await?;
+                let question = "new passphrase (leave it empty for six words by chance): ";
+                let passphrase = terminal::ask_secret(question, INSTEAD).await?;
+                if passphrase.expose_secret().is_empty() {
+                    return generated(context).await;
+                }
+                let again = terminal::ask_secret("the same again: ", INSTEAD).await?;
                 if passphrase.expose_secret() != again.expose_secret() {
                     return Err(Error::new(Kind::Passphrase, "the two passphrases are not the same"));
                 }
@@ -54,18 +62,23 @@ impl PassphraseArgs {
         if text.is_empty() {
             return Err(Error::new(Kind::Passphrase, "the passphrase is empty"));
         }
-        if !weak && (text.chars().count() < SHORTEST || distinct.len() < SHORTEST / 2) {
+        if !new.weak && (text.chars().count() < SHORTEST || distinct.len() < SHORTEST / 2) {
             return Err(Error::new(Kind::Passphrase, "the passphrase is easy to guess").hint(format!(
-                "take {SHORTEST} characters or more, best six words by chance; `--weak` takes it as it is"
+                "take {SHORTEST} characters or more, best six words by chance (`--generate`); `--weak` takes it as it is"
             )));
         }
         Ok(passphrase)
     }
 
-    /// Opens the keyring of a commit; asks again where the passphrase was wrong.
-    pub async fn open(&self, context: &Context, vault: &Vault, commit: &Commit) -> Result<Keyring> {
+    /// Opens the keyring of a commit; asks again where the passphrase was wrong. The passphrase comes with it.
+    pub async fn open(
+        &self,
+        context: &Context,
+        vault: &Vault,
+        commit: &Commit,
+    ) -> Result<(Keyring, SecretString)> {
         self.try_with(context, "passphrase of the vault: ", WRONG, |passphrase| {
-            vault.keyring(commit, passphrase)
+            Ok((vault.keyring(commit, passphrase)?, passphrase.clone()))
         })
         .await
     }
@@ -81,7 +94,7 @@ impl PassphraseArgs {
         for _ in 0..TRIES {
             let passphrase = match self.passphrase_fd {
                 Some(descriptor) => read(descriptor)?,
-                None => terminal::ask_secret(prompt).await?,
+                None => terminal::ask_secret(prompt, INSTEAD).await?,
             };
             let step = context.ui.step("opening the keyring");
             let opened = open(&passphrase);
@@ -95,6 +108,34 @@ impl PassphraseArgs {
         }
         Err(Error::new(Kind::Passphrase, wrong))
     }
+}
+
+/// How a new passphrase is chosen.
+#[derive(Debug, clap::Args)]
+pub struct NewPassphrase {
+    /// Have six words chosen by chance, and shown once: on the terminal, or, where there is none, on standard output.
+    #[arg(long)]
+    generate: bool,
+    /// Take a passphrase that is easy to guess.
+    #[arg(long)]
+    weak: bool,
+}
+
+/// Six words, shown once, and typed by whoever has written them down.
+async fn generated(context: &Context) -> Result<SecretString> {
+    let words = words::generate()?;
+    if terminal::show(words.expose_secret()).is_err() {
+        context.ui.data(words.expose_secret())?;
+        return Ok(words);
+    }
+    for _ in 0..TRIES {
+        let typed = terminal::ask_secret("write these words down, and type them: ", INSTEAD).await?;
+        if typed.expose_secret() == words.expose_secret() {
+            return Ok(words);
+        }
+        context.ui.warn("these are other words");
+    }
+    Err(Error::new(Kind::Passphrase, "what was typed is not what was shown"))
 }
 
 fn read(descriptor: u32) -> Result<SecretString> {

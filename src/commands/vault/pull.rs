@@ -1,4 +1,4 @@
-use super::passphrase::PassphraseArgs;
+use super::opening::OpenArgs;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::pod::vault::{self, Vault};
@@ -19,7 +19,7 @@ pub struct Args {
     #[arg(long, value_name = "SIDE")]
     keep: Option<Side>,
     #[command(flatten)]
-    passphrase: PassphraseArgs,
+    open: OpenArgs,
 }
 
 /// A side of a fork.
@@ -49,7 +49,7 @@ impl Args {
             super::closed(context, &vault).await?;
             if side == Side::Mine {
                 // Before anything is set aside: it is needed below.
-                keyring = Some(self.passphrase.open(context, &vault, &vault.head()?).await?);
+                keyring = Some(self.open.open(context, &vault, &vault.head()?).await?);
             }
             decided = copies::decide(&vault.local(), &*vault.store).await?;
         }
@@ -66,6 +66,9 @@ impl Args {
                     "`tazpod vault init` makes one; `[vault] address` in `config.toml` says where to look",
                 ));
         };
+        if self.card.is_some() {
+            vault.local().trust()?;
+        }
         let body = &pulled.head.body;
         match pulled.new {
             0 => context.ui.status(format!("commit {} is the newest", body.n)),
@@ -94,7 +97,7 @@ impl Args {
             let keyring = match keyring {
                 Some(keyring) if vk(&keyring)? == body.vk => keyring,
                 // The other side has changed the passphrase.
-                _ => self.passphrase.open(context, &vault, &pulled.head).await?,
+                _ => self.open.open(context, &vault, &pulled.head).await?,
             };
             let (generation, size) = (&other.body.generation, Some(other.body.size));
             sync::fetch(&vault.local(), &*vault.store, Object::Generation, generation, size).await?;

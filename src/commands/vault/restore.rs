@@ -1,4 +1,4 @@
-use super::passphrase::PassphraseArgs;
+use super::opening::OpenArgs;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::pod::vault::{self, Vault};
@@ -17,7 +17,7 @@ pub struct Args {
     #[arg(value_name = "COMMIT")]
     commit: String,
     #[command(flatten)]
-    passphrase: PassphraseArgs,
+    open: OpenArgs,
 }
 
 impl Args {
@@ -50,7 +50,7 @@ impl Args {
             // Of a restore that was interrupted, perhaps.
             return super::push_all(context, &vault).await;
         }
-        let keyring = self.passphrase.open(context, &vault, &head).await?;
+        let keyring = self.open.open(context, &vault, &head).await?;
         let fetched = sync::fetch(
             &local,
             &*vault.store,

@@ -1,6 +1,7 @@
 use age::secrecy::ExposeSecret as _;
 
-use super::passphrase::{self, PassphraseArgs};
+use super::opening::OpenArgs;
+use super::passphrase;
 use crate::adapters::exposure;
 use crate::agent::vault::{Answer, Request};
 use crate::config::ProjectConfig;
@@ -22,7 +23,7 @@ pub struct Args {
     #[command(flatten)]
     pod: PodArgs,
     #[command(flatten)]
-    passphrase: PassphraseArgs,
+    open: OpenArgs,
 }
 
 impl Args {
@@ -49,7 +50,7 @@ impl Args {
         }
         vault.collect(context, &pod, Some(&link)).await?;
         let commit = vault.head()?;
-        let keyring = self.passphrase.open(context, &vault, &commit).await?;
+        let keyring = self.open.open(context, &vault, &commit).await?;
         let body = &commit.body;
         let opening = Opening {
             identity: keyring.current().to_line().expose_secret().to_owned(),
