@@ -86,6 +86,27 @@ ensure_s3_servers() {
     cp "$wanted" "$servers/installed"
 }
 
+# age's test vectors (C2SP/CCTV), out of the npm package that has them, which is not installed.
+ensure_age_vectors() {
+    local vectors=$PWD/target/tools/age-vectors package=cctv-age version=0.2.0
+    local sha512=d5f88601a5abfac9ea82ef3eb820bba8f780a40bae78e112113da7a4a7b41552d8f87b9ff8a9226bcf51c9bc7fba818d0a6977d528008e2408785398e0adcd7b
+    grep -qsx "$sha512" "$vectors/installed" && return
+    echo "fetching $package" >&2
+    rm -rf "$vectors"
+    mkdir -p "$vectors"
+    local archive=$package-$version.tgz
+    # npm knows mirrors and proxies; where it is not there, it is not worth three hundred packages.
+    if command -v npm >/dev/null; then
+        (cd "$vectors" && npm pack --silent "$package@$version" >/dev/null)
+    else
+        need_tools curl:curl && apt_install ca-certificates &&
+            curl --proto '=https' --tlsv1.2 -sSfo "$vectors/$archive" "https://registry.npmjs.org/$package/-/$archive"
+    fi || setup_fail "cannot fetch $package" 'see above, and whether the npm registry is in reach' || return
+    (cd "$vectors" && sha512sum --quiet -c <<<"$sha512  $archive" >&2 && tar xzf "$archive") ||
+        setup_fail "$package $version is not what it was" 'somebody changed it on the way, or in the registry' || return
+    echo "$sha512" >"$vectors/installed"
+}
+
 # Cargo of at least the `rust-version` of ./Cargo.toml, and a linker.
 ensure_rust() {
     local wanted=0
