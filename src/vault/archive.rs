@@ -271,7 +271,8 @@ fn decimal(seconds: i64, nanoseconds: u32) -> String {
 fn parse_decimal(text: &str) -> Option<(i64, u32)> {
     let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let seconds: i64 = whole.parse().ok()?;
+    // No second sign: the least number has no opposite.
+    let seconds: i64 = whole.bytes().all(|c| c.is_ascii_digit()).then(|| whole.parse().ok())??;
     let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
     let nanoseconds: u32 = digits.parse().ok()?;
     match (negative, nanoseconds) {
@@ -736,5 +737,6 @@ mod tests {
         assert_eq!(parse_decimal("7"), Some((7, 0)));
         assert_eq!(parse_decimal("7.5x"), None);
         assert_eq!(parse_decimal(""), None);
+        assert_eq!(parse_decimal("--9223372036854775808"), None);
     }
 }

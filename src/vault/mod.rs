@@ -7,6 +7,8 @@ pub mod copies;
 mod crash;
 pub mod disk;
 pub mod hashing;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 pub mod id;
 pub mod keeper;
 pub mod key;
