@@ -296,7 +296,7 @@ impl Keyring {
         self.wrap_to(&recipients).map(Some)
     }
 
-    fn wrap_to(&self, recipients: &[&dyn age::Recipient]) -> Result<Vec<u8>> {
+    pub fn wrap_to(&self, recipients: &[&dyn age::Recipient]) -> Result<Vec<u8>> {
         let failed = || "cannot wrap the keyring";
         let encryptor =
             Encryptor::with_recipients(recipients.iter().copied()).context(Kind::Failure, failed)?;

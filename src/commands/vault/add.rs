@@ -3,7 +3,7 @@ use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
 use super::Open;
-use super::rm::OpenArgs;
+use super::rm::KeeperArgs;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::vault::archive::Packer;
@@ -25,7 +25,7 @@ pub struct Args {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
-    open: OpenArgs,
+    open: KeeperArgs,
 }
 
 impl Args {

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use super::Open;
 use super::add::{self, Source, above};
 use super::passphrase::PassphraseArgs;
-use super::rm::OpenArgs;
+use super::rm::KeeperArgs;
 use crate::agent;
 use crate::context::Context;
 use crate::error::{Context as _, Error, Kind, Result};
@@ -40,7 +40,7 @@ pub struct Args {
     #[command(flatten)]
     passphrase: PassphraseArgs,
     #[command(flatten)]
-    open: OpenArgs,
+    open: KeeperArgs,
 }
 
 /// What can be imported.

@@ -19,12 +19,12 @@ pub struct Args {
     #[arg(short, long)]
     recursive: bool,
     #[command(flatten)]
-    open: OpenArgs,
+    open: KeeperArgs,
 }
 
 /// The pod that is meant, where the names that follow the command are not its.
 #[derive(Debug, clap::Args)]
-pub struct OpenArgs {
+pub struct KeeperArgs {
     /// The pod in which the vault is open; this workspace's only pod if left out.
     #[arg(long, value_name = "POD")]
     pod: Option<String>,
@@ -33,7 +33,7 @@ pub struct OpenArgs {
     workspace: Option<PathBuf>,
 }
 
-impl OpenArgs {
+impl KeeperArgs {
     /// The keeper of the vault.
     pub async fn find(self, context: &Context) -> Result<Open> {
         Open::find(context, &PodArgs { pod: self.pod, workspace: self.workspace }).await
