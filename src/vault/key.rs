@@ -296,6 +296,10 @@ impl Keyring {
         self.wrap_to(&recipients).map(Some)
     }
 
+    /// Wrapped to these, and nobody else.
+    ///
+    /// # Errors
+    /// Where one of them cannot.
     pub fn wrap_to(&self, recipients: &[&dyn age::Recipient]) -> Result<Vec<u8>> {
         let failed = || "cannot wrap the keyring";
         let encryptor =
