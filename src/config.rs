@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -41,6 +41,9 @@ pub struct VaultConfig {
     pub lock_after: Option<Duration>,
     /// Lock it when the pod's last session has ended.
     pub lock_with_last_session: bool,
+    /// Directories of the pod's home that lead into it; the usual ones if left out.
+    #[serde(deserialize_with = "links")]
+    pub links: Option<Vec<PathBuf>>,
 }
 
 /// The table `[attach]`.
@@ -90,6 +93,7 @@ const USER_KEYS: &[&str] = &[
     "vault.path_style",
     "vault.lock_after",
     "vault.lock_with_last_session",
+    "vault.links",
     "vault.accept_overwrites",
 ];
 const PROJECT_KEYS: &[&str] =
@@ -130,6 +134,20 @@ fn duration<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Duration
     let text = String::deserialize(from)?;
     let wrong = || serde::de::Error::custom(format!("`{text}` is no length of time, as `30m` or `2h` are"));
     humantime::parse_duration(&text).ok().filter(|length| length.as_secs() > 0).map(Some).ok_or_else(wrong)
+}
+
+fn links<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Vec<PathBuf>>, D::Error> {
+    let links = Vec::<PathBuf>::deserialize(from)?;
+    let plain = |path: &PathBuf| {
+        !path.as_os_str().is_empty() && path.components().all(|part| matches!(part, Component::Normal(_)))
+    };
+    match links.iter().find(|path| !plain(path)) {
+        None => Ok(Some(links)),
+        Some(path) => {
+            let path = path.display();
+            Err(serde::de::Error::custom(format!("`{path}` is no directory below the home, as `.aws` is")))
+        }
+    }
 }
 
 fn parse_size(text: &str) -> Option<i64> {

@@ -20,7 +20,7 @@ use crate::env;
 use crate::error::{Error, Kind, Result};
 
 /// A secret that is typed is not longer, in bytes.
-const SECRET_LIMIT: usize = 1024;
+pub const SECRET_LIMIT: usize = 1024;
 
 /// Entries larger than this are not terminfo's (term(5): 32 KiB).
 const TERMINFO_LIMIT: u64 = 32 * 1024;

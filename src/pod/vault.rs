@@ -19,7 +19,7 @@ use crate::error::{Error, Kind, Result};
 use crate::link::Link;
 use crate::vault::commit::{Commit, Link as Chain};
 use crate::vault::disk::{Disk, ReadOnly, RealDisk};
-use crate::vault::keeper::Saved;
+use crate::vault::keeper::{LINKED, Saved};
 use crate::vault::key::{Keyring, LARGEST_KEYRING, NotOpened};
 use crate::vault::local::{Local, Object};
 use crate::vault::sync::{self, Pushed, Stopped};
@@ -39,6 +39,8 @@ pub struct Vault {
     pub settings: StoreSettings,
     /// When pods lock it without being told.
     pub autolock: AutoLock,
+    /// Directories of the pod's home that lead into it.
+    pub links: Vec<PathBuf>,
     config: StoreConfig,
 }
 
@@ -48,7 +50,7 @@ impl Vault {
     /// # Errors
     /// [`Kind::Config`] for a store's address that is none.
     pub async fn open(context: &Context) -> Result<Vault> {
-        let VaultConfig { store: mut settings, lock_after, lock_with_last_session } =
+        let VaultConfig { store: mut settings, lock_after, lock_with_last_session, links } =
             context.user_config()?.vault;
         if settings.address.is_empty() {
             settings.address = data_directory()?.join("vaults").join(NAME).to_string_lossy().into_owned();
@@ -62,7 +64,8 @@ impl Vault {
         let found = Probe::load(&path.join(EXAMINED), &config);
         let read_back = found.is_some_and(|found| !found.checksums);
         let store = store::open(&config, Access { read_back, ..Access::default() }).await;
-        Ok(Vault { path, store, settings, autolock, config })
+        let links = links.unwrap_or_else(|| LINKED.iter().map(PathBuf::from).collect());
+        Ok(Vault { path, store, settings, autolock, links, config })
     }
 
     /// What is here.
@@ -174,8 +177,10 @@ impl Vault {
         let wrapped = self.local().object(Object::Keys, &commit.body.keys, LARGEST_KEYRING)?;
         let keyring = Keyring::unwrap(&wrapped, passphrase)?;
         check_keyring(commit, &keyring)?;
-        // Nobody else can wrap one by this passphrase.
-        self.local().trust()?;
+        // Nobody else can wrap one by this passphrase. What a side of a fork has says nothing of the pin.
+        if self.head().is_ok_and(|head| head.hash == commit.hash) {
+            self.local().trust()?;
+        }
         Ok(keyring)
     }
 

@@ -21,7 +21,7 @@ use super::local::{Local, Object};
 use super::tree::{Kind as EntryKind, Root, Tree};
 use crate::error::{Error, Kind, Result};
 
-/// Directories of the home that lead into the open vault, where the home has nothing of that name.
+/// Directories of the home that lead into the open vault if nothing else is said, where the home has nothing of that name.
 pub const LINKED: &[&str] = &[".aws", ".kube", ".ssh", ".gnupg", ".config/gcloud", ".config/gh"];
 /// What trees are called that are not yet, or no longer, the open one; followed by a number.
 const BESIDE: &str = ".vault-";
@@ -46,6 +46,8 @@ pub struct Opening {
     /// The pod that has it open already: what is saved here is held, so that the two do not fork.
     #[serde(default)]
     pub elsewhere: Option<String>,
+    /// Directories of the home that lead into it.
+    pub links: Vec<PathBuf>,
 }
 
 impl Drop for Opening {
@@ -170,13 +172,15 @@ pub struct Keeper {
     /// On the host's disk: ciphertext alone.
     spool: PathBuf,
     home: PathBuf,
+    /// As [`Opening::links`] of the last unlock.
+    links: Vec<PathBuf>,
     open: Option<Open>,
 }
 
 impl Keeper {
     /// With nothing open.
     pub fn new(memory: PathBuf, spool: PathBuf, home: PathBuf) -> Keeper {
-        Keeper { memory, spool, home, open: None }
+        Keeper { memory, spool, home, links: Vec::new(), open: None }
     }
 
     /// Where the open tree is.
@@ -259,6 +263,7 @@ impl Keeper {
             unsaved: None,
             held: None,
         });
+        self.links.clone_from(&opening.links);
         // Written through links of the home while the vault was locked: what the vault has not is carried over.
         carry_over(&fresh, &self.tree());
         // What cannot be removed is not the vault's.
@@ -299,7 +304,7 @@ impl Keeper {
 
     /// Home's directories lead into the vault where it has them. What the home has of its own stays.
     fn link_home(&self) {
-        for name in LINKED {
+        for name in &self.links {
             let (target, link) = (self.tree().join(name), self.home.join(name));
             if target.is_dir() && fs::symlink_metadata(&link).is_err() {
                 if let Some(above) = link.parent() {
@@ -590,7 +595,7 @@ impl Keeper {
 
     /// While the vault is locked the home's links lead to empty directories: their tools fail on nothing.
     fn leave_targets(&self) {
-        for name in LINKED {
+        for name in &self.links {
             let target = self.tree().join(name);
             if fs::read_link(self.home.join(name)).is_ok_and(|found| found == target) {
                 // Where a program has put something else in the way, its tools fail on that.
@@ -801,6 +806,7 @@ mod tests {
                 recipients: None,
                 host: "host".into(),
                 elsewhere: None,
+                links: LINKED.iter().map(PathBuf::from).collect(),
             }
         }
 

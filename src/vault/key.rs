@@ -306,7 +306,14 @@ impl Keyring {
             Encryptor::with_recipients(recipients.iter().copied()).context(Kind::Failure, failed)?;
         let mut writer = encryptor.wrap_output(Vec::new()).context(Kind::Failure, failed)?;
         writer.write_all(self.to_text().as_bytes()).context(Kind::Failure, failed)?;
-        writer.finish().context(Kind::Failure, failed)
+        let wrapped = writer.finish().context(Kind::Failure, failed)?;
+        if wrapped.len() as u64 > LARGEST_KEYRING {
+            return Err(Error::new(
+                Kind::Usage,
+                "a keyring with so many recipients could not be opened again",
+            ));
+        }
+        Ok(wrapped)
     }
 
     /// Opens what [`Keyring::wrap`] made.

@@ -128,17 +128,42 @@ pub async fn push(local: &Local<'_>, store: &dyn Store) -> Result<Pushed, Stoppe
         local.mark_attempted(commit)?;
         settle(store, commit).await?;
         // Somebody may have pruned what no commit named yet.
-        for (object, hash, _) in objects(commit) {
-            if store.size(&object.key(&hash)).await?.is_none() {
-                put_object(local, store, object, &hash).await?;
-            }
-        }
+        put_again(local, store, commit).await?;
         let link = Link::next(seen.as_ref(), commit)?;
         local.advance(&link, commit)?;
         seen = Some(link);
         pushed.numbers.push(link.n);
     }
     Ok(pushed)
+}
+
+/// Puts those objects of a commit again that the store has no more; how many.
+async fn put_again(local: &Local<'_>, store: &dyn Store, commit: &Commit) -> Result<usize, Stopped> {
+    let mut count = 0;
+    for (object, hash, _) in objects(commit) {
+        if store.size(&object.key(&hash)).await?.is_none() {
+            put_object(local, store, object, &hash).await?;
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+/// Puts those objects of the newest commit that this machine has seen in the store again that are there no more: a prune that ran
+/// beside a push may have taken them, or an accident. How many.
+///
+/// # Errors
+/// The store's own; where they are not here.
+pub async fn heal(local: &Local<'_>, store: &dyn Store) -> Result<usize, Stopped> {
+    let Some(seen) = local.load()?.seen else { return Ok(0) };
+    // Of an older one it may be gone for good reason.
+    if store.size(&commit_key(seen.n + 1)).await?.is_some() {
+        return Ok(0);
+    }
+    match pinned(local, &seen)? {
+        Some(newest) => put_again(local, store, &newest).await,
+        None => Ok(0),
+    }
 }
 
 /// What a commit names, with its size where the commit says it.

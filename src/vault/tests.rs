@@ -13,6 +13,7 @@ use super::key::Signer;
 use super::local::{Local, Object, commit_key};
 use super::prune::{self, Rules};
 use super::sim::{Fault, Power, SimDisk, SimStore, Survives};
+use super::store::Store as _;
 use super::sync::{self, Stopped};
 use crate::error::{Kind, Result};
 
@@ -257,6 +258,28 @@ fn two_machines_that_saved_at_once_fork_and_keep_both() {
     assert_eq!(store.objects()[&sync::branch_key(&mine)], mine.bytes);
     assert!(store.objects().contains_key(&Object::Generation.key(&mine.body.generation)));
     assert_eq!(one.pull().unwrap(), Some((2, 0)));
+}
+
+#[test]
+fn what_the_store_has_lost_of_the_newest_is_put_again() {
+    let store = SimStore::default();
+    let (one, two) =
+        (Machine::new("one", &store, Power::default()), Machine::new("two", &store, Power::default()));
+    let first = one.save("first").unwrap();
+    one.push().unwrap();
+    let heal = |machine: &Machine| wait(sync::heal(&machine.local(), &machine.store));
+    assert_eq!(heal(&one).unwrap(), 0);
+    let lost = Object::Generation.key(&first.body.generation);
+    wait(one.store.delete(&lost)).unwrap();
+    two.pull().unwrap_err();
+    assert_eq!(heal(&one).unwrap(), 1);
+    assert_eq!(two.pull().unwrap(), Some((1, 1)));
+    // Of what is not the newest any more it is not its business.
+    two.save("second").unwrap();
+    two.push().unwrap();
+    wait(one.store.delete(&lost)).unwrap();
+    assert_eq!(heal(&one).unwrap(), 0);
+    assert!(!store.objects().contains_key(&lost));
 }
 
 #[test]

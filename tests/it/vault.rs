@@ -428,11 +428,15 @@ fn it_locks_by_itself(engine: Engine) {
     let text = fs::read_to_string(&config).unwrap();
     fs::write(&config, format!("{text}lock_after = \"soon\"\n")).unwrap();
     vault(&world, &["status"]).failure(3, "`soon` is no length of time");
-    fs::write(&config, format!("{text}lock_after = \"3s\"\n")).unwrap();
+    fs::write(&config, format!("{text}links = [\"../x\"]\n")).unwrap();
+    vault(&world, &["status"]).failure(3, "`../x` is no directory below the home");
+    fs::write(&config, format!("{text}lock_after = \"3s\"\nlinks = [\".config/own\"]\n")).unwrap();
     init(&world);
     world.run(&["up", "--detach"]).success();
     unlock(&world).success();
-    world.sh("echo kept >/run/vault/open/a").success();
+    world
+        .sh("cd /run/vault/open && echo kept >a && mkdir -p .config/own .aws && echo own >.config/own/a")
+        .success();
     let open = || status(&world)["open"].as_array().unwrap().len();
     assert_eq!(open(), 1);
     // The keeper looks every half minute.
@@ -445,9 +449,10 @@ fn it_locks_by_itself(engine: Engine) {
     assert!(locked(), "the idle vault is not locked");
     vault(&world, &["push"]).success();
     // With the last session; before there was one, it stays open.
-    fs::write(&config, format!("{text}lock_with_last_session = true\n")).unwrap();
+    fs::write(&config, format!("{text}lock_with_last_session = true\nlinks = [\".config/own\"]\n")).unwrap();
     unlock(&world).success();
-    assert_eq!(world.sh("cat /run/vault/open/a").success().stdout, "kept\n");
+    let linked = world.sh("cat /run/vault/open/a ~/.config/own/a && test ! -e ~/.aws").success();
+    assert_eq!(linked.stdout, "kept\nown\n");
     let mut terminal = Terminal::start(&world, &["attach"]);
     terminal.wait("❯");
     terminal.send("exit\n");

@@ -245,7 +245,10 @@ impl DirectoryStore {
                         waiting.push(key);
                     }
                 } else if metadata.is_file() && key.starts_with(prefix) && key.as_str() > after {
-                    let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+                    // Synchronisers keep the time of writing: when a file came here, its inode's change tells.
+                    let changed = u64::try_from(metadata.ctime()).unwrap_or_default();
+                    let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(changed);
+                    let modified = metadata.modified().unwrap_or(changed).max(changed);
                     listed.push(Listed { key, size: metadata.len(), modified });
                 }
             }

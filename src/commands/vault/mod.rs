@@ -267,12 +267,43 @@ fn recommit(
 
 /// A commit's generation sealed to the current identity, which it may be already: its name and its size in bytes.
 fn resealed(vault: &Vault, keyring: &Keyring, commit: &Commit) -> Result<(Hash, u64)> {
+    resealed_from(vault, keyring, keyring, commit)
+}
+
+/// The same of a commit of any side of a fork, which may have keys of its own: the last keyring is the one that goes on, and where
+/// none of them opens it, the commit's own is asked for.
+async fn resealed_by(
+    context: &Context,
+    vault: &Vault,
+    open: &opening::OpenArgs,
+    keyrings: [Option<&Keyring>; 2],
+    commit: &Commit,
+) -> Result<(Hash, u64)> {
+    let [_, Some(current)] = keyrings else { return Err(Error::new(Kind::Failure, "no keyring is open")) };
+    let local = vault.local();
+    for keyring in keyrings.into_iter().flatten() {
+        let (_, sealed) = local.open(Object::Generation, &commit.body.generation)?;
+        if keyring.open(sealed).is_ok() {
+            return resealed_from(vault, keyring, current, commit);
+        }
+    }
+    context.ui.status(format!("commit {} was sealed by other keys: what opened it then?", commit.body.n));
+    let own = open.open(context, vault, commit).await?;
+    resealed_from(vault, &own, current, commit)
+}
+
+fn resealed_from(
+    vault: &Vault,
+    opening: &Keyring,
+    keyring: &Keyring,
+    commit: &Commit,
+) -> Result<(Hash, u64)> {
     let local = vault.local();
     let generation = || local.open(Object::Generation, &commit.body.generation);
     if keyring.current().open(generation()?.1).is_ok() {
         return Ok((commit.body.generation, commit.body.size));
     }
-    let mut plain = keyring.open(generation()?.1)?;
+    let mut plain = opening.open(generation()?.1)?;
     let mut sealing = keyring.current().recipient().seal(local.incoming(Object::Generation)?)?;
     let failed = |source| Error::new(Kind::Failure, "cannot seal the vault anew").with_source(source);
     std::io::copy(&mut plain, &mut sealing).map_err(failed)?;

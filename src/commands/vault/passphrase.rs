@@ -21,7 +21,7 @@ const WRONG: &str = "this is not the vault's passphrase";
 /// A passphrase that was chosen has at least so many characters.
 const SHORTEST: usize = 12;
 /// A passphrase is not longer, in bytes.
-const LONGEST: usize = 4096;
+const LONGEST: usize = terminal::SECRET_LIMIT;
 /// What to do without a terminal.
 const INSTEAD: &str = "`--passphrase-fd FD` reads it from a file descriptor";
 
@@ -147,7 +147,11 @@ fn read(descriptor: u32) -> Result<SecretString> {
     let mut text = Zeroizing::new(Vec::with_capacity(LONGEST));
     let mut byte = [0];
     // One by one: what comes after the line may be another's.
-    while text.len() < LONGEST && file.read(&mut byte).map_err(failed)? == 1 && byte != *b"\n" {
+    while file.read(&mut byte).map_err(failed)? == 1 && byte != *b"\n" {
+        if text.len() == LONGEST {
+            let what = format!("the passphrase is longer than {LONGEST} bytes");
+            return Err(Error::new(Kind::Usage, what));
+        }
         text.extend(byte);
     }
     let text = std::str::from_utf8(&text)

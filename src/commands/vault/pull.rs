@@ -7,7 +7,7 @@ use crate::vault::copies::{self, Decided};
 use crate::vault::id::Hash;
 use crate::vault::key::Keyring;
 use crate::vault::local::Object;
-use crate::vault::sync;
+use crate::vault::sync::{self, Pulled, Stopped};
 
 /// Fetch the newest state of the vault from the store. A vault that is open in a pod is not touched.
 #[derive(Debug, clap::Args)]
@@ -45,21 +45,22 @@ impl Args {
             }
         }
         let (mut decided, mut keyring) = (Decided::default(), None);
-        if let Some(side) = self.keep {
+        let mut pulled = self.fetch(context, &vault).await;
+        // Nothing is put aside before there is something to decide.
+        if let (Err(Stopped::Fork(_)), Some(side)) = (&pulled, self.keep) {
             super::closed(context, &vault).await?;
             if side == Side::Mine {
                 // Before anything is set aside: it is needed below.
                 keyring = Some(self.open.open(context, &vault, &vault.head()?).await?);
             }
             decided = copies::decide(&vault.local(), &*vault.store).await?;
+            if let Some(mine) = &decided.mine {
+                let (n, host, short) = (mine.body.n, &mine.body.host, mine.hash.short());
+                context.ui.status(format!("what was saved as commit {n} on `{host}` is held: {short}"));
+            }
+            pulled = self.fetch(context, &vault).await;
         }
-        if let Some(mine) = &decided.mine {
-            let (n, host, short) = (mine.body.n, &mine.body.host, mine.hash.short());
-            context.ui.status(format!("what was saved as commit {n} on `{host}` is held: {short}"));
-        }
-        let step = context.ui.step(format!("pulling from {}", vault.store.describe()));
-        let pulled = sync::pull(&vault.local(), &*vault.store, self.card).await?;
-        drop(step);
+        let pulled = pulled?;
         let Some(pulled) = pulled else {
             return Err(Error::new(Kind::Store, format!("there is no vault in {}", vault.store.describe()))
                 .hint(
@@ -82,9 +83,9 @@ impl Args {
                 "compare it with the one on the recovery card: this machine had not seen the vault before",
             );
         }
-        if self.keep == Some(Side::Mine) && decided.mine.is_none() && decided.theirs.is_none() {
+        if self.keep.is_some() && decided.mine.is_none() && decided.theirs.is_none() {
             context.ui.hint(
-                "nothing of this machine's waits; what an interrupted `--keep` put aside is held: `tazpod vault history`, then `restore`",
+                "there is no fork; what an interrupted `--keep` put aside is held: `tazpod vault history`, then `restore`",
             );
         }
         let other = match self.keep {
@@ -94,19 +95,29 @@ impl Args {
         };
         if let Some(other) = other {
             let vk = |keyring: &Keyring| keyring.current().signer(&body.vault).map(|signer| signer.id());
-            let keyring = match keyring {
-                Some(keyring) if vk(&keyring)? == body.vk => keyring,
-                // The other side has changed the passphrase.
-                _ => self.open.open(context, &vault, &pulled.head).await?,
+            let (before, keyring) = match keyring {
+                Some(keyring) if vk(&keyring)? == body.vk => (None, keyring),
+                // The sides have different keys: one has changed the passphrase, say.
+                before => (before, self.open.open(context, &vault, &pulled.head).await?),
             };
             let (generation, size) = (&other.body.generation, Some(other.body.size));
             sync::fetch(&vault.local(), &*vault.store, Object::Generation, generation, size).await?;
-            let sealed = super::resealed(&vault, &keyring, &other)?;
+            let sealed =
+                super::resealed_by(context, &vault, &self.open, [before.as_ref(), Some(&keyring)], &other);
+            let sealed = sealed.await?;
+            if other.body.keys != body.keys {
+                context.ui.warn("its passphrase and recipients are those of the side that goes on; change them again if need be");
+            }
             let commit = super::recommit(&vault, &keyring, sealed, Reason::Merge, Some(other.hash))?;
             let (n, host) = (commit.body.n, &other.body.host);
             context.ui.status(format!("commit {n} has what was saved as {} on `{host}`", other.body.n));
             super::push_all(context, &vault).await?;
         }
         vault.local().tidy(&[vault.head()?.body.generation])
+    }
+
+    async fn fetch(&self, context: &Context, vault: &Vault) -> Result<Option<Pulled>, Stopped> {
+        let _step = context.ui.step(format!("pulling from {}", vault.store.describe()));
+        sync::pull(&vault.local(), &*vault.store, self.card).await
     }
 }

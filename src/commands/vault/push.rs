@@ -1,7 +1,8 @@
 use crate::agent::vault::Request;
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pod::vault::{self, Vault};
+use crate::vault::sync;
 
 /// Bring what was saved into the store.
 ///
@@ -36,7 +37,16 @@ impl Args {
         let pushed = vault.push(context).await?;
         drop(step);
         match pushed.numbers.as_slice() {
-            [] => context.ui.status(format!("nothing to push: the store has commit {}", head.body.n)),
+            [] => {
+                context.ui.status(format!("nothing to push: the store has commit {}", head.body.n));
+                match sync::heal(&vault.local(), &*vault.store).await.map_err(Error::from) {
+                    Ok(0) => {}
+                    Ok(count) => {
+                        context.ui.status(format!("{count} objects were missing there, and are again"))
+                    }
+                    Err(error) => context.ui.warn(format!("whether it has all of it is not known: {error}")),
+                }
+            }
             numbers => numbers.iter().for_each(|n| context.ui.status(format!("pushed commit {n}"))),
         }
         vault.local().tidy(&[head.body.generation])

@@ -62,7 +62,7 @@ impl Args {
         if let Err(failed) = fetched {
             return Err(pruned::explain(&*vault.store, &wanted, failed.into()).await);
         }
-        let sealed = super::resealed(&vault, &keyring, &wanted)?;
+        let sealed = super::resealed_by(context, &vault, &self.open, [None, Some(&keyring)], &wanted).await?;
         let commit = super::recommit(&vault, &keyring, sealed, Reason::Restore, None)?;
         context.ui.status(format!("commit {} has the state of {}", commit.body.n, self.commit));
         super::push_all(context, &vault).await?;

@@ -44,7 +44,12 @@ impl Args {
     /// Changes it.
     pub async fn run(self, context: &Context) -> Result<()> {
         let source = PassphraseArgs::of(self.passphrases_fd);
-        let rekey = Rekey::begin(context, &source).await?;
+        let rekey = Rekey::begin(context, &source).await.map_err(|error| match error.kind() {
+            Kind::Passphrase => {
+                error.hint("if a change was interrupted, the new passphrase may count already")
+            }
+            _ => error,
+        })?;
         let chosen = source.choose(context, &self.new).await?;
         let keyring = self.rewrap.apply(&rekey.keyring)?;
         rekey.finish(context, keyring, &chosen, "the passphrase is changed").await

@@ -59,6 +59,7 @@ impl Args {
             recipients: body.recipients,
             host: passphrase::host_name(),
             elsewhere: elsewhere.clone(),
+            links: vault.links.clone(),
         };
         let request = Request::Unlock { opening: Box::new(opening), autolock: vault.autolock };
         vault::note(&pod.vault_name(), &body.vault.to_string())?;

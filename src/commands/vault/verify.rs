@@ -52,7 +52,7 @@ impl Args {
         if bad > 0 {
             let what = format!("{bad} things are wrong with {}", vault.store.describe());
             return Err(Error::new(Kind::Integrity, what)
-                .hint("a machine that has what is missing puts it back with `tazpod vault push`, if it has not pushed yet"));
+                .hint("of the newest state a machine that has it puts back what is missing with `tazpod vault push`"));
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ pub fn policy(config: &S3Config, role: Role) -> String {
     let statements = match role {
         Role::Daily => daily(config),
         Role::Maintenance => daily(config).into_iter().chain(prune(config)).collect(),
-        Role::Setup => vec![setup(config)],
+        Role::Setup => setup(config).into(),
     };
     let policy = json!({ "Version": "2012-10-17", "Statement": statements });
     format!("{policy:#}")
@@ -90,8 +90,8 @@ fn prune(config: &S3Config) -> [Value; 2] {
     ]
 }
 
-fn setup(config: &S3Config) -> Value {
-    json!({
+fn setup(config: &S3Config) -> [Value; 2] {
+    let bucket_itself = json!({
         "Sid": "TazpodSetup",
         "Effect": "Allow",
         "Action": [
@@ -107,7 +107,14 @@ fn setup(config: &S3Config) -> Value {
             "s3:PutLifecycleConfiguration",
         ],
         "Resource": bucket(config),
-    })
+    });
+    let probe = json!({
+        "Sid": "TazpodProbe",
+        "Effect": "Allow",
+        "Action": ["s3:PutObject", "s3:GetObject", "s3:DeleteObject"],
+        "Resource": objects(config, "probe/*"),
+    });
+    [bucket_itself, probe]
 }
 
 fn bucket(config: &S3Config) -> String {

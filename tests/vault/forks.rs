@@ -1,0 +1,75 @@
+//! Forks whose sides have different keys.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::machine::{Machine, PASSPHRASE};
+
+const NEW: &str = "another six words by chance now\n";
+
+/// A machine that has changed the passphrase, and lost the number of that commit to another machine's, as a synchroniser of directories
+/// does it.
+fn with_other_keys(place: &Path) -> Machine {
+    let at = |name: &str| place.join(name);
+    let one = Machine::new(&at("one"));
+    one.init();
+    let copied = one.run("cp", &["-r", &at("one").to_string_lossy(), &at("two").to_string_lossy()], "");
+    copied.success();
+    let two = Machine::new(&at("two"));
+    two.vault(&["pull"]).success();
+    let both = format!("{PASSPHRASE}{NEW}");
+    one.vault_with(&["passphrase", "--passphrases-fd", "0"], &both).success();
+    let key = two.ssh_key("key", &["-t", "ed25519"], "");
+    two.vault(&["recipients", "add", "--file", &key]).success();
+    let second = |store: &str| -> PathBuf { at(store).join("commits/0000000002") };
+    let conflict = at("one").join("commits/0000000002.sync-conflict-20261122-101112-ABCDEFG");
+    fs::rename(second("one"), conflict).unwrap();
+    fs::copy(second("two"), second("one")).unwrap();
+    for directory in ["gen", "keys"] {
+        for entry in fs::read_dir(at("two").join(directory)).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), at("one").join(directory).join(entry.file_name())).unwrap();
+        }
+    }
+    one.vault(&["pull"]).failure(12, "has forked at commit 2");
+    one
+}
+
+#[test]
+fn mine_goes_on_under_the_keys_of_the_other_side() {
+    let place = tempfile::tempdir().unwrap();
+    let one = with_other_keys(place.path());
+    let mine_then_theirs = format!("{NEW}{PASSPHRASE}");
+    let keep = ["pull", "--keep", "mine", "--passphrase-fd", "0"];
+    // Nothing is put aside for a passphrase that is wrong.
+    one.vault_with(&keep, "not the passphrase\n").failure_plain(11, "this is not the vault's passphrase");
+    one.vault(&["pull"]).failure(12, "has forked at commit 2");
+    let done = one.vault_with(&keep, &mine_then_theirs).success();
+    assert!(
+        done.stderr.contains("its passphrase and recipients are those of the side that goes on"),
+        "{}",
+        done.stderr
+    );
+    assert_eq!((one.head("kind"), one.head("n")), ("merge".into(), 3.into()));
+    one.vault_with(&["verify", "--read-data"], "").success();
+    // The newest state opens with the passphrase of the side that goes on, and only with that.
+    one.vault(&["recipients", "ls"]).success();
+    one.vault_with(&["recipients", "ls", "--passphrase-fd", "0"], NEW).failure_plain(11, "");
+    let again = one.vault_with(&keep, &mine_then_theirs).success();
+    assert!(again.stderr.contains("there is no fork"), "{}", again.stderr);
+}
+
+#[test]
+fn what_was_sealed_by_other_keys_is_restored_with_them() {
+    let place = tempfile::tempdir().unwrap();
+    let one = with_other_keys(place.path());
+    one.vault(&["pull", "--keep", "theirs"]).success();
+    let history = one.vault_with(&["history", "--json"], "").success().json();
+    let held =
+        history["commits"].as_array().unwrap().iter().find(|commit| commit["state"] == "held").unwrap();
+    let restore = ["restore", held["hash"].as_str().unwrap(), "--passphrase-fd", "0"];
+    let done = one.vault_with(&restore, &format!("{PASSPHRASE}{NEW}")).success();
+    assert!(done.stderr.contains("was sealed by other keys"), "{}", done.stderr);
+    assert_eq!((one.head("kind"), one.head("n")), ("restore".into(), 3.into()));
+    one.vault(&["recipients", "ls"]).success();
+}
