@@ -50,8 +50,10 @@ pub struct VaultConfig {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct AttachConfig {
-    /// The detach sequence (see [`crate::link::detach`]).
+    /// The keys that detach (see [`crate::link::escape`]).
     pub detach: Option<String>,
+    /// The keys that have the vault opened.
+    pub unlock: Option<String>,
 }
 
 /// The project's configuration.
@@ -85,6 +87,7 @@ const USER_KEYS: &[&str] = &[
     "engine",
     "attach",
     "attach.detach",
+    "attach.unlock",
     "vault",
     "vault.address",
     "vault.endpoint",

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, Read, Write as _};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,8 +39,8 @@ const INTERVAL: Duration = Duration::from_secs(30);
 const QUIET: Duration = Duration::from_secs(2);
 /// … and how often that is waited for.
 const PATIENCE: u32 = 30;
-/// The socket by which programs of the pod ask: in memory, in a directory that is theirs alone.
-const SOCKET: &str = "tazpod.sock";
+/// The socket in [`VAULT_MEMORY`] by which programs of the pod ask: the directory is theirs alone.
+pub const SOCKET: &str = "tazpod.sock";
 /// How long a client may be silent amid its request.
 const SILENCE: Duration = Duration::from_secs(60);
 /// How many of them are served at once. Each takes a thread, and all threads together would be the agent's last.
@@ -408,43 +407,6 @@ fn read_variables(tree: &Path) -> Result<BTreeMap<String, String>> {
         Err(source) => return Err(Error::new(Kind::Failure, failed()).with_source(source)),
     };
     variables::read(file, name)
-}
-
-/// Where programs of this pod reach its keeper; `None` outside a pod.
-pub fn socket() -> Option<PathBuf> {
-    let path = Path::new(VAULT_MEMORY).join(SOCKET);
-    let found = std::fs::symlink_metadata(&path).ok()?;
-    let user = rustix::process::geteuid().as_raw();
-    // Elsewhere than in a pod another user may have made something of that name; the run directory only root can make.
-    let ours = found.file_type().is_socket() && (found.uid() == user || user == 0) && Path::new(RUN).is_dir();
-    ours.then_some(path)
-}
-
-/// Asks the keeper of the pod that this program runs in; what `packed` gives follows the request.
-///
-/// # Errors
-/// What the keeper refused; where it does not answer.
-pub fn ask(socket: &Path, request: &Request, packed: Option<&mut dyn Read>) -> Result<Answer> {
-    let failed = |source| Error::io("ask the vault's keeper at", socket, source);
-    let mut stream = UnixStream::connect(socket).map_err(failed)?;
-    let mut line = serde_json::to_vec(request).context(Kind::Failure, || "cannot write a request")?;
-    line.push(b'\n');
-    stream.write_all(&line).map_err(failed)?;
-    if let Some(packed) = packed {
-        // A keeper that refuses takes no more, and says why.
-        let _ = io::copy(packed, &mut stream);
-    }
-    let _ = stream.shutdown(std::net::Shutdown::Write);
-    let mut answer = Vec::new();
-    // A keeper that did not take everything ends the connection hard, after its answer.
-    if let Err(source) = stream.read_to_end(&mut answer)
-        && answer.is_empty()
-    {
-        return Err(failed(source));
-    }
-    serde_json::from_slice::<Answer>(&answer)
-        .context(Kind::Failure, || "the vault's keeper does not answer")?
-        .accepted()
 }
 
 /// Answers programs of the pod, for ever. A pod without memory for a vault has no such socket.

@@ -10,7 +10,7 @@ use crate::adapters::terminal;
 use crate::context::Context;
 use crate::env;
 use crate::error::{Error, Kind, Result};
-use crate::link::detach::{self, Detector};
+use crate::link::escape::{self, Detector, Escape};
 use crate::link::relay::{self, Left};
 use crate::link::{Link, lost};
 use crate::pod::target::PodArgs;
@@ -23,8 +23,8 @@ pub const DEFAULT_SESSION: &str = "main";
 
 /// Return to a pod's shell, screen and all.
 ///
-/// The session goes on when its terminal is closed; to leave it running, type Enter, `~`, `.` (`[attach] detach` in
-/// the configuration names other keys). Several terminals can be attached to one session.
+/// The session goes on when its terminal is closed; to leave it running, type Enter, `~`, `.`, and to open the vault Enter, `~`, `u`
+/// (`[attach]` in the configuration names other keys). Several terminals can be attached to one session.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -32,12 +32,31 @@ pub struct Args {
     /// The session, made if there is none of this name.
     #[arg(short, long, default_value = DEFAULT_SESSION)]
     session: String,
+    /// Open the vault first, unless it is open.
+    #[arg(long)]
+    unlock: bool,
 }
 
 impl Args {
     /// Attaches; the exit code is that of the session's shell, 0 after detaching.
     pub async fn run(self, context: &Context) -> Result<u8> {
         let (pod, _) = self.pod.find(&context.state()?)?;
+        if self.unlock {
+            context.ui.status("Ctrl-D instead of the passphrase leaves the vault locked");
+            match super::vault::unlock(context, self.pod).await {
+                Ok(()) => {}
+                Err(open) if open.kind() == Kind::Locked => {}
+                Err(failed) => {
+                    context.ui.error(&failed);
+                    // The session's screen covers what is said here.
+                    terminal::ask_public(
+                        "Enter goes on to the session ",
+                        "there is no session without a terminal",
+                    )
+                    .await?;
+                }
+            }
+        }
         enter(context, &pod, &self.session).await
     }
 }
@@ -48,8 +67,11 @@ pub async fn enter(context: &Context, pod: &PodDir, session: &str) -> Result<u8>
         return Err(Error::new(Kind::Usage, "a session needs a terminal, and this is none")
             .hint("without a terminal use `tazpod exec -- COMMAND`"));
     }
-    let sequence = context.user_config()?.attach.detach;
-    let detector = Detector::parse(sequence.as_deref().unwrap_or(detach::DEFAULT))?;
+    let keys = context.user_config()?.attach;
+    let detector = Detector::parse(&[
+        (Escape::Detach, keys.detach.as_deref().unwrap_or(escape::DETACH)),
+        (Escape::Unlock, keys.unlock.as_deref().unwrap_or(escape::UNLOCK)),
+    ])?;
     let record = pod.record()?;
     let link = open(pod, &record).await?;
     let channel = link.channel().await?;
@@ -70,7 +92,19 @@ pub async fn enter(context: &Context, pod: &PodDir, session: &str) -> Result<u8>
             context.ui.status(format!("detached from {}; `tazpod attach` returns", pod.name()));
             Ok(0)
         }
+        Left::Unlock => Err(again(pod, session)),
     }
+}
+
+/// Has the vault opened and attaches again, in place of this process: its thread that reads the terminal cannot be stopped, and would
+/// take what is typed there.
+fn again(pod: &PodDir, session: &str) -> Error {
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(source) => return Error::new(Kind::Failure, "cannot find this program").with_source(source),
+    };
+    let source = Command::new(&program).args(["attach", pod.name(), "--session", session, "--unlock"]).exec();
+    Error::io("run", &program, source)
 }
 
 /// Brings what the pod's open vault has saved into the store, every few minutes. By another process: a slow store holds up no

@@ -1,11 +1,13 @@
 //! The client's connection to the agent: SSH over the pod's socket, or over a command's stdio.
 
-pub mod detach;
+pub mod escape;
+pub mod inside;
 pub mod relay;
 mod stream;
 mod unblocked;
 
 use std::borrow::Cow;
+use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ use russh::client::{self, Handle, Msg};
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
 use russh::{Channel, ChannelMsg, Preferred, SshId, cipher, kex};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use crate::adapters::engine::Engine;
 use crate::adapters::files;
@@ -180,42 +182,14 @@ impl Link {
     pub async fn vault(
         &self,
         request: &vault::Request,
-        mut sealed: Option<&mut (dyn std::io::Read + Send)>,
+        sealed: Option<&mut (dyn Read + Send)>,
     ) -> Result<vault::Answer> {
         let mut channel = self.channel().await?;
         channel.request_subsystem(false, vault::SUBSYSTEM).await.map_err(lost)?;
-        let mut line = serde_json::to_vec(request).context(Kind::Failure, || "cannot write a request")?;
-        line.push(b'\n');
-        channel.data_bytes(line).await.map_err(lost)?;
-        let mut writer = channel.make_writer();
-        let sending = async {
-            let mut buffer = vec![0; SEALED_PIECE];
-            while let Some(sealed) = &mut sealed {
-                let count = sealed.read(&mut buffer).context(Kind::Failure, || "cannot read the vault")?;
-                if count == 0 {
-                    break;
-                }
-                writer.write_all(buffer.get(..count).unwrap_or_default()).await.map_err(broken)?;
-            }
-            writer.shutdown().await.map_err(broken)
-        };
-        // An agent that refuses takes no more, and says why.
-        let answer = {
-            let reading = read_answer(&mut channel, VAULT_TIMEOUT);
-            tokio::pin!(reading, sending);
-            tokio::select! {
-                answer = &mut reading => answer?,
-                sent = &mut sending => match sent {
-                    Ok(()) => reading.await?,
-                    // What it said before it hung up counts more.
-                    Err(error) => reading.await.ok().filter(|answer| !answer.is_empty()).ok_or(error)?,
-                },
-            }
-        };
-        let answer: vault::Answer = serde_json::from_slice(&answer).context(Kind::Failure, || {
-            "the agent does not answer about the vault; `tazpod up --recreate` brings this version's agent"
-        })?;
-        answer.accepted()
+        channel.data_bytes(request_line(request)?).await.map_err(lost)?;
+        let writer = channel.make_writer();
+        let answer = exchange(writer, read_answer(&mut channel, VAULT_TIMEOUT), sealed).await?;
+        answer_of(&answer)
     }
 
     /// Asks the agent about itself.
@@ -231,6 +205,48 @@ impl Link {
         let answer = read_answer(&mut channel, HANDSHAKE_TIMEOUT).await?;
         serde_json::from_slice(&answer).context(Kind::Failure, || "the agent's answer makes no sense")
     }
+}
+
+fn request_line(request: &vault::Request) -> Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(request).context(Kind::Failure, || "cannot write a request")?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// Sends what `sealed` gives, and its end, while the answer is waited for: whoever refuses takes no more, and says why.
+async fn exchange(
+    mut writer: impl AsyncWrite + Unpin,
+    reading: impl Future<Output = Result<Vec<u8>>>,
+    mut sealed: Option<&mut (dyn Read + Send)>,
+) -> Result<Vec<u8>> {
+    let sending = async {
+        let mut buffer = vec![0; SEALED_PIECE];
+        while let Some(sealed) = &mut sealed {
+            let count = sealed.read(&mut buffer).context(Kind::Failure, || "cannot read the vault")?;
+            if count == 0 {
+                break;
+            }
+            writer.write_all(buffer.get(..count).unwrap_or_default()).await.map_err(broken)?;
+        }
+        writer.shutdown().await.map_err(broken)
+    };
+    tokio::pin!(reading, sending);
+    tokio::select! {
+        answer = &mut reading => answer,
+        sent = &mut sending => match sent {
+            Ok(()) => reading.await,
+            // What it said before it hung up counts more.
+            Err(error) => reading.await.ok().filter(|answer| !answer.is_empty()).ok_or(error),
+        },
+    }
+}
+
+fn answer_of(answer: &[u8]) -> Result<vault::Answer> {
+    let answer: vault::Answer = serde_json::from_slice(answer).context(
+        Kind::Failure,
+        || "the agent does not answer about the vault; `tazpod up --recreate` brings this version's agent",
+    )?;
+    answer.accepted()
 }
 
 fn broken(source: std::io::Error) -> Error {

@@ -8,7 +8,7 @@ use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 
-use super::detach::Detector;
+use super::escape::{Detector, Escape};
 use super::lost;
 use crate::adapters::terminal::{self, Output, RawMode};
 use crate::agent::input::{CREDIT, CREDIT_LIMIT};
@@ -31,6 +31,8 @@ pub enum Left {
     Ended(u8),
     /// The user detached.
     Detached,
+    /// The user wants the vault opened, and to come back.
+    Unlock,
 }
 
 /// Tells the agent about the terminal: its type, size, terminfo entry and colours.
@@ -104,11 +106,11 @@ pub async fn command(channel: Channel<Msg>, with_terminal: bool) -> Result<u8> {
     closed?;
     match left? {
         Left::Ended(status) => Ok(status),
-        Left::Detached => Ok(BROKEN_PIPE),
+        Left::Detached | Left::Unlock => Ok(BROKEN_PIPE),
     }
 }
 
-/// Carries a session's terminal until it ends or the user detaches.
+/// Carries a session's terminal until it ends or the user leaves it.
 ///
 /// # Errors
 /// Where there is no terminal, or the connection breaks.
@@ -122,8 +124,10 @@ pub async fn session(channel: Channel<Msg>, mut detector: Detector) -> Result<Le
         while let Some(data) = stdin.recv().await {
             let typed = detector.scan(&data, Instant::now());
             writing.data_bytes(typed.input).await.map_err(lost)?;
-            if typed.detached {
-                break;
+            match typed.escape {
+                Some(Escape::Detach) => break,
+                Some(Escape::Unlock) => return Ok(Left::Unlock),
+                None => {}
             }
         }
         Ok(Left::Detached)

@@ -232,6 +232,11 @@ impl Commit {
         self.signers.iter().any(|signer| other.signers.contains(signer))
     }
 
+    /// The chain that has come to this one.
+    pub fn link(&self) -> Link {
+        Link { vault: self.body.vault, vk: self.body.vk, n: self.body.n, hash: self.hash }
+    }
+
     /// What a person compares.
     pub fn fingerprint(&self) -> Hash {
         self.body.vault.fingerprint(&self.body.vk)
@@ -251,7 +256,7 @@ impl Link {
                 format!("the first commit of the vault says that it is number {n}"),
             ));
         }
-        Ok(Link { vault: first.body.vault, vk: first.body.vk, n: 1, hash: first.hash })
+        Ok(first.link())
     }
 
     /// The chain with one more commit, which may be the first.
@@ -287,7 +292,7 @@ impl Link {
         if !next.signers.contains(&self.vk) {
             return wrong("changes the key without the consent of the one before");
         }
-        Ok(Link { vault: self.vault, vk: next.body.vk, n: next.body.n, hash: next.hash })
+        Ok(next.link())
     }
 }
 

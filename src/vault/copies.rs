@@ -10,7 +10,7 @@ use super::commit::{Commit, Link};
 use super::id::Hash;
 use super::local::{Local, commit_key};
 use super::store::{Store, StoreError};
-use super::sync::{self, Fork, Stopped, branch_key};
+use super::sync::{self, Fork, Stopped};
 use crate::error::{Error, Kind};
 
 /// The number of the commit that a key is a conflict copy of.
@@ -19,11 +19,39 @@ pub(super) fn number(key: &str) -> Option<u64> {
     rest.starts_with("sync-conflict-").then(|| sync::number(name)).flatten()
 }
 
-/// Whether two commits are sides of one fork: of the same vault and number, and by the same people.
-pub(super) fn are_sides(one: &Commit, other: &Commit) -> bool {
-    one.hash != other.hash
-        && (one.body.vault, one.body.n) == (other.body.vault, other.body.n)
-        && one.shares_signer(other)
+/// Whether two commits are sides of one fork: of the same vault and number, and by the same people, or what both follow is there. A
+/// synchroniser brings them in any order, and each side may have retired the other's keys.
+async fn are_sides(store: &dyn Store, one: &Commit, other: &Commit) -> Result<bool, StoreError> {
+    if one.hash == other.hash || (one.body.vault, one.body.n) != (other.body.vault, other.body.n) {
+        return Ok(false);
+    }
+    if one.shares_signer(other) {
+        return Ok(true);
+    }
+    let (mut one, mut other) = (one.clone(), other.clone());
+    while let (Some(before), Some(too)) = (before(store, &one).await?, before(store, &other).await?) {
+        if before.hash == too.hash {
+            return Ok(true);
+        }
+        (one, other) = (before, too);
+    }
+    Ok(false)
+}
+
+/// The commit that one follows, under whichever name the store has it.
+async fn before(store: &dyn Store, commit: &Commit) -> Result<Option<Commit>, StoreError> {
+    let Some(parent) = commit.body.parents.first() else { return Ok(None) };
+    let n = commit.body.n.saturating_sub(1);
+    let follows = |before: &Commit| before.hash == *parent && before.link().follow(commit).is_ok();
+    if let Some(before) = read(store, &commit_key(n)).await?.filter(follows) {
+        return Ok(Some(before));
+    }
+    for key in of(store, n).await?.into_iter().chain([sync::branch_key_of(n, parent)]) {
+        if let Some(before) = read(store, &key).await?.filter(follows) {
+            return Ok(Some(before));
+        }
+    }
+    Ok(None)
 }
 
 /// The valid commit at a key. What is none is for `verify` to tell.
@@ -40,8 +68,8 @@ pub(super) async fn undecided(
 ) -> Result<Option<Commit>, StoreError> {
     for key in keys.iter().filter(|key| number(key) == Some(commit.body.n)) {
         if let Some(copy) = read(store, key).await?
-            && are_sides(&copy, commit)
-            && store.size(&branch_key(&copy)).await?.is_none()
+            && are_sides(store, &copy, commit).await?
+            && store.size(&sync::branch_key(&copy)).await?.is_none()
         {
             return Ok(Some(copy));
         }
@@ -61,10 +89,12 @@ pub(super) async fn fork_of(
     mine: Commit,
     there: Option<Vec<u8>>,
 ) -> Result<Option<Fork>, StoreError> {
-    let theirs = there.and_then(|bytes| Commit::read(bytes).ok());
-    let Some(theirs) = theirs.filter(|theirs| are_sides(&mine, theirs)) else { return Ok(None) };
+    let Some(theirs) = there.and_then(|bytes| Commit::read(bytes).ok()) else { return Ok(None) };
+    if !are_sides(store, &mine, &theirs).await? {
+        return Ok(None);
+    }
     let mut keys = of(store, mine.body.n).await?;
-    keys.push(branch_key(&mine));
+    keys.push(sync::branch_key(&mine));
     for key in keys {
         if read(store, &key).await?.is_some_and(|copy| copy.hash == mine.hash) {
             return Ok(Some(Fork { theirs, mine }));
@@ -82,7 +112,7 @@ pub(super) async fn followed(
     for key in of(store, before.body.n).await? {
         if let Some(copy) = read(store, &key).await?
             && commit.body.parents.first() == Some(&copy.hash)
-            && are_sides(&copy, before)
+            && are_sides(store, &copy, before).await?
         {
             return Ok(Some(copy));
         }
@@ -103,14 +133,21 @@ pub(super) async fn problem(
     };
     let known =
         |copy: &Commit| commits.iter().map(|(commit, _)| commit).chain(branches).any(|commit| commit == copy);
-    Ok(match copy {
-        Some(copy) if known(&copy) => None,
-        Some(copy) if commits.iter().any(|(commit, _)| are_sides(&copy, commit)) => Some(format!(
-            "`{key}` is another commit {}: `tazpod vault pull --keep theirs` or `--keep mine` decides",
-            copy.body.n
-        )),
-        _ => Some(format!("`{key}` is no commit; a synchroniser may have left it")),
-    })
+    let Some(copy) = copy else {
+        return Ok(Some(format!("`{key}` is no commit; a synchroniser may have left it")));
+    };
+    if known(&copy) {
+        return Ok(None);
+    }
+    let n = copy.body.n;
+    for (commit, _) in commits.iter().filter(|(commit, _)| commit.body.n == n) {
+        if are_sides(store, &copy, commit).await? {
+            return Ok(Some(format!(
+                "`{key}` is another commit {n}: `tazpod vault pull --keep theirs` or `--keep mine` decides"
+            )));
+        }
+    }
+    Ok(Some(format!("`{key}` is a commit {n} that follows nothing here; what it follows may still come")))
 }
 
 /// What was decided, as far as it is more than what the store has under the commits' own names.
@@ -187,18 +224,23 @@ async fn settle(
         chain = Some(Link::next(chain.as_ref(), commit)?);
     }
     let chosen: BTreeMap<u64, &Commit> = history.iter().map(|commit| (commit.body.n, *commit)).collect();
-    let is_beside =
-        |commit: &Commit| chosen.get(&commit.body.n).is_some_and(|chosen| are_sides(chosen, commit));
-    if let Some(stray) =
-        named.values().find(|commit| chosen.get(&commit.body.n) != Some(commit) && !is_beside(commit))
-    {
-        return Err(mixed(stray.body.n).into());
-    }
-    let beside = all.into_values().filter(|commit| is_beside(commit));
     let mut new = Vec::new();
+    let mut beside = Vec::new();
+    for commit in all.into_values() {
+        let n = commit.body.n;
+        let chosen = chosen.get(&n).copied();
+        if chosen == Some(commit) {
+            continue;
+        }
+        match chosen {
+            Some(chosen) if are_sides(store, chosen, commit).await? => beside.push(commit),
+            _ if named.get(&n) == Some(commit) => return Err(mixed(n).into()),
+            _ => {}
+        }
+    }
     for commit in beside {
         local.hold(commit)?;
-        let key = branch_key(commit);
+        let key = sync::branch_key(commit);
         if store.size(&key).await?.is_none() {
             let bytes = &commit.bytes;
             store.put(&key, bytes.len() as u64, commit.hash.0, &mut bytes.as_slice()).await?;
@@ -225,8 +267,7 @@ async fn retreat(local: &Local<'_>, store: &dyn Store) -> Result<Vec<Commit>, St
         let there = sync::read_commit_bytes(store, &commit_key(commit.body.n)).await?;
         if there.as_ref() == Some(&commit.bytes) {
             if !lost.is_empty() {
-                let body = &commit.body;
-                local.pin(&Link { vault: body.vault, vk: body.vk, n: body.n, hash: commit.hash })?;
+                local.pin(&commit.link())?;
             }
             return Ok(lost);
         }

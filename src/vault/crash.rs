@@ -268,7 +268,7 @@ impl Day {
         let spool = site.spool();
         let left = spool.load()?.outbox.iter().any(|left| left.commit.body.n > head.body.n);
         assert!(!left, "acknowledged: the pod has what was not collected");
-        spool.pin(&link(&head))?;
+        spool.pin(&head.link())?;
         Ok(keyring)
     }
 
@@ -573,10 +573,6 @@ fn object(objects: &BTreeMap<String, Vec<u8>>, object: Object, hash: &Hash) -> O
 
 fn own((key, bytes): (&String, &Vec<u8>)) -> (String, Vec<u8>) {
     (key.clone(), bytes.clone())
-}
-
-fn link(commit: &Commit) -> Link {
-    Link { vault: VAULT, vk: commit.body.vk, n: commit.body.n, hash: commit.hash }
 }
 
 fn copy(from: &Local<'_>, to: &Local<'_>, commit: &Commit) -> Result<()> {

@@ -344,7 +344,7 @@ impl<'d> Local<'d> {
             .chain(keep.iter().copied())
             .map(|hash| format!("{hash}.age"))
             .collect();
-        for directory in ["gen", "keys", "commits", OUTBOX, HELD, ""] {
+        for directory in ["gen", "keys", "commits", OUTBOX, HELD, PRUNED, ""] {
             let path = self.path.join(directory);
             let names = self.disk.list(&path).map_err(|source| self.failed("list", directory, source))?;
             let unneeded = |name: &&String| match directory {

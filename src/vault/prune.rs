@@ -1,7 +1,7 @@
 //! Removing what no commit that is to be kept needs. Commits stay, always; and nothing goes that is not recorded first.
 //!
-//! A push may be under way meanwhile. It looks for its objects again once its commit counts; and a commit that came while the plan
-//! was made keeps its objects here.
+//! A push may be under way meanwhile. It looks for its objects again once its commit counts; a commit that came while the plan was made
+//! keeps its objects here; and one that came while they went is looked for afterwards.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
@@ -114,7 +114,8 @@ pub async fn plan(local: &Local<'_>, store: &dyn Store, rules: &Rules) -> Result
 /// Removes what the plan says. `removed` is told of each object.
 ///
 /// # Errors
-/// [`Kind::Store`] where the credentials may not; the store's own. What is left is found by the next plan.
+/// [`Kind::Store`] where the credentials may not; the store's own. What is left is found by the next plan. [`Kind::Integrity`] where
+/// somebody has pushed at the very moment, and named what went.
 pub async fn carry_out(
     store: &dyn Store,
     plan: &Plan,
@@ -133,20 +134,38 @@ pub async fn carry_out(
         put.map_err(|failed| refused(store, failed))?;
     }
     // Somebody may have pushed since.
-    let mut named_now = BTreeSet::new();
+    let named_now = named_since(store, plan).await?;
+    let mut gone = BTreeSet::new();
+    for object in plan.objects.iter().filter(|object| !named_now.contains_key(&object.key)) {
+        store.delete(&object.key).await.map_err(|failed| refused(store, failed))?;
+        gone.insert(object.key.as_str());
+        removed(object);
+    }
+    // Or meanwhile: no store can remove something only as long as nobody names it.
+    for (key, host) in named_since(store, plan).await? {
+        if gone.contains(key.as_str()) && store.size(&key).await?.is_none() {
+            let what = format!("`{host}` has pushed a commit that names `{key}`, while that was removed");
+            let hint = format!("`tazpod vault push` on `{host}` puts it back");
+            return Err(Error::new(Kind::Integrity, what).hint(hint).into());
+        }
+    }
+    Ok(())
+}
+
+/// What commits and branches name that have come since the plan was made, and on which machine they were made.
+async fn named_since(store: &dyn Store, plan: &Plan) -> Result<BTreeMap<String, String>, StoreError> {
+    let mut since = BTreeMap::new();
     let commits = store.list("commits/", &commit_key(plan.head)).await?;
     let branches = store.list("branches/", "").await?;
     let new = branches.into_iter().filter(|listed| !plan.branches.contains(&listed.key));
     for listed in commits.into_iter().chain(new) {
         let bytes = sync::read_commit_bytes(store, &listed.key).await?.unwrap_or_default();
         // What is none names nothing.
-        named_now.extend(Commit::read(bytes).iter().flat_map(named));
+        if let Ok(commit) = Commit::read(bytes) {
+            since.extend(named(&commit).map(|key| (key, commit.body.host.clone())));
+        }
     }
-    for object in plan.objects.iter().filter(|object| !named_now.contains(&object.key)) {
-        store.delete(&object.key).await.map_err(|failed| refused(store, failed))?;
-        removed(object);
-    }
-    Ok(())
+    Ok(since)
 }
 
 fn named(commit: &Commit) -> impl Iterator<Item = String> + use<> {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::commit::Commit;
 use super::id::{Hash, VaultId};
 use super::local::{Local, Object};
-use super::store::{Store, StoreError};
+use super::store::{Listed, Store, StoreError};
 use crate::error::{Error, Kind};
 
 /// Where records are.
@@ -21,6 +21,8 @@ const FORMAT: &str = "tazpod-vault-pruned-1";
 const LARGEST: u64 = 1 << 20;
 /// A record has no more objects: their names stay below [`LARGEST`].
 pub const MOST: usize = 10_000;
+/// All records together are not larger, in bytes; what is beyond that is not read.
+const ALL: u64 = 64 << 20;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -67,13 +69,15 @@ impl Pruned {
     /// The store's own.
     pub async fn read(store: &dyn Store, vault: &VaultId) -> Result<Pruned, StoreError> {
         let mut pruned = Pruned::default();
-        for listed in store.list(PREFIX, "").await? {
-            let Some(hash) = listed.key.strip_prefix(PREFIX).and_then(|name| name.parse::<Hash>().ok())
-            else {
-                continue;
-            };
+        let mut all = 0;
+        for (hash, listed) in list(store).await? {
             let mut bytes = Vec::new();
             if listed.size <= LARGEST {
+                all += listed.size;
+                if all > ALL {
+                    pruned.problems.push(format!("`{PREFIX}` has too much: not all of it was read"));
+                    break;
+                }
                 store.get(&listed.key, LARGEST, &mut bytes).await?;
             }
             if Hash::of(&bytes) != hash || pruned.add(&bytes, vault).is_none() {
@@ -118,15 +122,30 @@ impl Pruned {
     }
 }
 
+async fn list(store: &dyn Store) -> Result<Vec<(Hash, Listed)>, StoreError> {
+    let hash = |listed: &Listed| listed.key.strip_prefix(PREFIX).and_then(|name| name.parse().ok());
+    let listed = store.list(PREFIX, "").await?.into_iter();
+    Ok(listed.filter_map(|listed| Some((hash(&listed)?, listed))).collect())
+}
+
 /// Brings a store's records here. What is none is for `verify` to tell.
 ///
 /// # Errors
 /// The store's own.
 pub async fn fetch(local: &Local<'_>, store: &dyn Store) -> Result<(), Error> {
     let here: BTreeSet<Hash> = local.records(LARGEST)?.into_iter().map(|(hash, _)| hash).collect();
-    for listed in store.list(PREFIX, "").await? {
-        let hash = listed.key.strip_prefix(PREFIX).and_then(|name| name.parse::<Hash>().ok());
-        let Some(hash) = hash.filter(|hash| !here.contains(hash) && listed.size <= LARGEST) else { continue };
+    let mut all = 0;
+    for (hash, listed) in list(store).await? {
+        if listed.size > LARGEST {
+            continue;
+        }
+        all += listed.size;
+        if all > ALL {
+            break;
+        }
+        if here.contains(&hash) {
+            continue;
+        }
         let mut bytes = Vec::new();
         store.get(&listed.key, LARGEST, &mut bytes).await?;
         if Hash::of(&bytes) == hash {

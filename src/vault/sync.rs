@@ -103,7 +103,11 @@ impl Fork {
 
 /// Where the branch of a commit that lost a race is kept.
 pub fn branch_key(commit: &Commit) -> String {
-    format!("branches/{:010}-{}", commit.body.n, commit.hash)
+    branch_key_of(commit.body.n, &commit.hash)
+}
+
+pub(super) fn branch_key_of(n: u64, hash: &Hash) -> String {
+    format!("branches/{n:010}-{hash}")
 }
 
 /// Brings every commit of the outbox into the store, oldest first.

@@ -583,6 +583,47 @@ fn what_nobody_names_goes_after_a_day_and_what_somebody_does_stays() {
     );
 }
 
+/// Between the last look at the commits and the removal itself.
+#[test]
+fn a_commit_that_names_what_is_being_removed_is_told_and_can_be_healed() {
+    let store = SimStore::default();
+    let (one, two) =
+        (Machine::new("one", &store, Power::default()), Machine::new("two", &store, Power::default()));
+    one.save("1").unwrap();
+    one.push().unwrap();
+    two.pull().unwrap();
+    // A push that broke off before its commit was there, and another leftover, which goes first.
+    let commit = two.save("late").unwrap();
+    let late = Object::Generation.key(&commit.body.generation);
+    let names = (0..).map(|n| format!("leftover {n}").into_bytes());
+    let mut others = names.map(|content| (Object::Generation.key(&Hash::of(&content)), content));
+    let (first, content) = others.find(|(key, _)| *key < late).unwrap();
+    store.tamper(&late, Some(b"late".to_vec()));
+    store.tamper(&first, Some(content));
+    two.local().mark_attempted(&commit).unwrap();
+    store.pass(HOUR * 24);
+    let failed = wait(async {
+        let plan = prune::plan(&one.local(), &one.store, &RULES).await.unwrap();
+        let removed = |object: &prune::Doomed| {
+            if object.key == first {
+                let pushed = std::thread::scope(|scope| scope.spawn(|| two.push()).join().unwrap());
+                assert_eq!(pushed.unwrap(), [2]);
+            }
+        };
+        prune::carry_out(&one.store, &plan, removed).await.unwrap_err()
+    });
+    let failed = crate::error::Error::from(failed);
+    assert_eq!(failed.kind(), Kind::Integrity);
+    assert!(
+        failed.to_string().contains(&format!("`two` has pushed a commit that names `{late}`")),
+        "{failed}"
+    );
+    let verify = || wait(sync::verify(&one.local(), &one.store, true)).unwrap().problems;
+    assert_eq!(verify(), [format!("`{late}` is missing")]);
+    assert_eq!(wait(sync::heal(&two.local(), &two.store)).unwrap(), 1);
+    assert_eq!(verify(), [""; 0]);
+}
+
 #[test]
 fn a_record_that_is_none_is_told() {
     let store = SimStore::default();
@@ -602,6 +643,18 @@ fn a_record_that_is_none_is_told() {
     );
     store.tamper(&name, Some(record));
     assert_eq!(problems(), [""; 0]);
+    // Whoever can write to a store fills no machine with records.
+    for n in 0..65_u8 {
+        let junk = vec![n; 1 << 20];
+        store.tamper(&format!("pruned/{}", Hash::of(&junk)), Some(junk));
+    }
+    assert!(problems().last().unwrap().contains("not all of it was read"));
+    wait(super::pruned::fetch(&machine.local(), &machine.store)).unwrap();
+    let kept: usize = machine.local().records(1 << 20).unwrap().iter().map(|(_, bytes)| bytes.len()).sum();
+    assert!((63 << 20..=64 << 20).contains(&kept), "{kept}");
+    for n in 0..65_u8 {
+        store.tamper(&format!("pruned/{}", Hash::of(&vec![n; 1 << 20])), None);
+    }
     // The newest state is never pruned, whatever a record says.
     let key = Object::Generation.key(&Hash::of(b"2"));
     let (name, record) = super::pruned::record(VAULT, 9, [key.as_str()].into_iter()).unwrap();

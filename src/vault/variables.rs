@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Result};
 /// Where it is in the vault.
 pub const NAME: &str = ".env";
 /// It is not larger, in bytes.
-const LARGEST: u64 = 256 << 10;
+pub const LARGEST: u64 = 256 << 10;
 /// A variable is not longer, in bytes: execve(2) takes 128 KiB.
 const LONGEST: usize = 100 << 10;
 

@@ -69,9 +69,14 @@ impl Terminal {
         self.writer.flush().unwrap();
     }
 
-    /// Types the default detach sequence, key by key as people do.
+    /// Detaches by the default sequence.
     pub fn detach(&mut self) {
-        for key in ["\r", "~", "."] {
+        self.escape(".");
+    }
+
+    /// Types a default escape sequence, key by key as people do.
+    pub fn escape(&mut self, last: &str) {
+        for key in ["\r", "~", last] {
             self.send(key);
             std::thread::sleep(Duration::from_millis(30));
         }

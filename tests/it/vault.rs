@@ -379,7 +379,31 @@ fn from_inside_the_pod(engine: Engine) {
     assert!(inside("tazpod vault status").success().stdout.contains("the vault is locked"));
     inside("tazpod vault ls").failure(10, "the vault is locked");
     inside("tazpod vault unlock").failure(2, "that is done outside");
-    unlock(&world).success();
+    // Its own terminal is not asked: what is typed there, programs of the pod may read.
+    let mut terminal = Terminal::start(&world, &["attach"]);
+    terminal.wait("❯");
+    terminal.send("tazpod vault unlock; echo it ended: $?\r");
+    terminal.wait("the passphrase is then asked for outside the pod");
+    let wrong = |terminal: &mut Terminal| {
+        for n in 1..=3 {
+            terminal.wait_until("a question", |text| text.matches("passphrase of the vault: ").count() == n);
+            terminal.send("wrong\n");
+        }
+    };
+    terminal.escape("u");
+    wrong(&mut terminal);
+    terminal.wait("Enter goes on to the session");
+    terminal.send("\r");
+    // The session's screen, as it was; and once more.
+    terminal.wait("the passphrase is then asked for outside the pod");
+    terminal.escape("u");
+    terminal.wait("passphrase of the vault: ");
+    terminal.send(PASSPHRASE);
+    terminal.wait("it ended: 0");
+    terminal.send("tazpod vault unlock; echo again: $?\r");
+    terminal.wait("again: 10");
+    terminal.detach();
+    assert_eq!(terminal.end(), 0);
     inside("echo secret >/tmp/token && tazpod vault add /tmp/token --to d && tazpod vault save").success();
     assert!(inside("tazpod vault status --json").success().json()["open"].is_string());
     assert!(inside("tazpod vault ls").success().stdout.contains("d/token"));

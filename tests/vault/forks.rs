@@ -7,6 +7,16 @@ use crate::machine::{Machine, PASSPHRASE};
 
 const NEW: &str = "another six words by chance now\n";
 
+/// Copies the objects of a store into another.
+fn bring(from: &Path, to: &Path) {
+    for directory in ["gen", "keys"] {
+        for entry in fs::read_dir(from.join(directory)).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), to.join(directory).join(entry.file_name())).unwrap();
+        }
+    }
+}
+
 /// A machine that has changed the passphrase, and lost the number of that commit to another machine's, as a synchroniser of directories
 /// does it.
 fn with_other_keys(place: &Path) -> Machine {
@@ -25,14 +35,43 @@ fn with_other_keys(place: &Path) -> Machine {
     let conflict = at("one").join("commits/0000000002.sync-conflict-20261122-101112-ABCDEFG");
     fs::rename(second("one"), conflict).unwrap();
     fs::copy(second("two"), second("one")).unwrap();
-    for directory in ["gen", "keys"] {
-        for entry in fs::read_dir(at("two").join(directory)).unwrap() {
-            let entry = entry.unwrap();
-            fs::copy(entry.path(), at("one").join(directory).join(entry.file_name())).unwrap();
-        }
-    }
+    bring(&at("two"), &at("one"));
     one.vault(&["pull"]).failure(12, "has forked at commit 2");
     one
+}
+
+/// Each side has gone on: nobody has signed both newest commits.
+#[test]
+fn sides_that_share_no_key_are_a_fork() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name);
+    let one = Machine::new(&at("one"));
+    one.init();
+    let copied = one.run("cp", &["-r", &at("one").to_string_lossy(), &at("two").to_string_lossy()], "");
+    copied.success();
+    let two = Machine::new(&at("two"));
+    two.vault(&["pull"]).success();
+    let change = ["passphrase", "--passphrases-fd", "0"];
+    one.vault_with(&change, &format!("{PASSPHRASE}{NEW}")).success();
+    one.vault_with(&change, &format!("{NEW}{PASSPHRASE}")).success();
+    for comment in ["first", "second"] {
+        let key = two.ssh_key(comment, &["-t", "ed25519"], "");
+        two.vault(&["recipients", "add", "--file", &key]).success();
+    }
+    for n in ["0000000002", "0000000003"] {
+        let name = |store: &str| at(store).join("commits").join(n);
+        fs::rename(name("one"), format!("{}.sync-conflict-20261122-101112-ABCDEFG", name("one").display()))
+            .unwrap();
+        fs::copy(name("two"), name("one")).unwrap();
+    }
+    bring(&at("two"), &at("one"));
+    let told = one.vault(&["verify"]).failure(13, "");
+    let beside = |n: u8| format!("is another commit {n}: `tazpod vault pull --keep theirs`");
+    assert!(told.stderr.contains(&beside(2)) && told.stderr.contains(&beside(3)), "{}", told.stderr);
+    one.vault(&["pull"]).failure(12, "has forked at commit 3");
+    one.vault(&["pull", "--keep", "theirs"]).success();
+    one.vault(&["verify"]).success();
+    one.vault(&["recipients", "ls"]).success();
 }
 
 #[test]

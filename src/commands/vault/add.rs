@@ -2,8 +2,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
-use super::Open;
-use super::rm::KeeperArgs;
+use super::keeper::{Keeper, KeeperArgs};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::vault::archive::Packer;
@@ -43,7 +42,7 @@ impl Args {
 ///
 /// # Errors
 /// What the vault's keeper refuses.
-pub async fn add(context: &Context, open: &Open, sources: Vec<Source>, force: bool) -> Result<()> {
+pub async fn add(context: &Context, open: &Keeper, sources: Vec<Source>, force: bool) -> Result<()> {
     let mut names = BTreeSet::new();
     for (entry, name) in sources.iter().flat_map(|source| &source.entries) {
         if !names.insert(name) && entry.kind != EntryKind::Directory {

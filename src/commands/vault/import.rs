@@ -3,13 +3,12 @@ use std::path::{Component, Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::Open;
 use super::add::{self, Source, above};
+use super::keeper::{Keeper, KeeperArgs};
 use super::passphrase::PassphraseArgs;
-use super::rm::KeeperArgs;
-use crate::agent;
 use crate::context::Context;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::link::inside;
 use crate::vault::archive::Packer;
 use crate::vault::legacy;
 use crate::vault::tree::{Kind as EntryKind, stays_inside};
@@ -17,8 +16,6 @@ use crate::vault::variables;
 
 /// A vault of the old kind is not larger, in bytes.
 const LARGEST_LEGACY: u64 = 1 << 30;
-/// Nor is a file of variables.
-const LARGEST_VARIABLES: u64 = 1 << 20;
 
 /// Bring secrets from elsewhere into the open vault: a vault of the old kind, a directory, a file of variables.
 ///
@@ -86,7 +83,7 @@ impl Args {
                 add::add(context, &open, vec![Source::all_of(&real, &to)?], self.force).await
             }
             Format::Env => import_variables(context, &open, &self.path, &to, self.force).await,
-            Format::Legacy if agent::vault::socket().is_some() => {
+            Format::Legacy if inside::socket().is_some() => {
                 Err(Error::new(Kind::Usage, "a vault of the old kind is imported on the host")
                     .hint("its passphrase is for no pod to see"))
             }
@@ -102,8 +99,14 @@ impl Args {
 }
 
 /// A file of variables, once each of its lines is one.
-async fn import_variables(context: &Context, open: &Open, path: &Path, to: &Path, force: bool) -> Result<()> {
-    let text = read(path, LARGEST_VARIABLES)?;
+async fn import_variables(
+    context: &Context,
+    open: &Keeper,
+    path: &Path,
+    to: &Path,
+    force: bool,
+) -> Result<()> {
+    let text = read(path, variables::LARGEST)?;
     let found = variables::read(text.as_slice(), &path.display().to_string())?;
     if text.contains(&b'$') {
         context.ui.warn("a `$` in a value begins a variable's name, unless the value is in single quotes");
@@ -129,7 +132,7 @@ async fn import_variables(context: &Context, open: &Open, path: &Path, to: &Path
 /// What is in a tar archive, as far as a vault has such things.
 async fn archived(
     context: &Context,
-    open: &Open,
+    open: &Keeper,
     archive: Zeroizing<Vec<u8>>,
     to: PathBuf,
     force: bool,

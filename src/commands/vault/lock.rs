@@ -1,7 +1,7 @@
-use crate::agent;
 use crate::agent::vault::{Answer, Request};
 use crate::context::Context;
 use crate::error::Result;
+use crate::link::inside;
 use crate::pod::target::PodArgs;
 use crate::pod::vault::{self, Vault};
 use crate::vault::keeper::Saved;
@@ -22,8 +22,8 @@ pub struct Args {
 impl Args {
     /// Locks it.
     pub async fn run(self, context: &Context) -> Result<()> {
-        if let Some(socket) = agent::vault::socket() {
-            let answer = agent::vault::ask(&socket, &Request::Lock { force: self.force }, None)?;
+        if let Some(socket) = inside::socket() {
+            let answer = inside::ask(&socket, &Request::Lock { force: self.force }, None).await?;
             let Answer::Locked { saved, holders } = answer else { return Err(vault::unexpected(&answer)) };
             warn_of(context, &holders);
             context.ui.status("the vault is locked");

@@ -2,7 +2,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::Open;
+use super::keeper::Keeper;
 use crate::agent::vault::{Answer, Request};
 use crate::context::Context;
 use crate::error::Result;
@@ -30,7 +30,7 @@ struct Report {
 impl Args {
     /// Lists it.
     pub async fn run(self, context: &Context) -> Result<()> {
-        let answer = Open::find(context, &self.pod).await?.ask(&Request::List, None).await?;
+        let answer = Keeper::find(context, &self.pod).await?.ask(&Request::List, None).await?;
         let Answer::Listed { entries } = answer else { return Err(vault::unexpected(&answer)) };
         if self.json {
             return context.ui.json(&Report { version: 1, entries });

@@ -5,6 +5,7 @@ mod card;
 mod history;
 mod import;
 mod init;
+mod keeper;
 mod lock;
 mod ls;
 mod opening;
@@ -23,21 +24,16 @@ mod status;
 mod unlock;
 mod verify;
 
-use std::io::{PipeWriter, Read};
-use std::path::PathBuf;
-
 use clap::Subcommand;
 
 use crate::adapters::state::PodDir;
-use crate::agent;
 use crate::agent::vault::{Answer, Request, now};
 use crate::commands::attach;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
-use crate::link::Link;
+use crate::link::{Link, inside};
 use crate::pod::target::PodArgs;
 use crate::pod::vault::{self, Vault, check_transport};
-use crate::vault::archive::Packed;
 use crate::vault::commit::{Commit, Draft, Reason};
 use crate::vault::id::Hash;
 use crate::vault::keeper::Saved;
@@ -77,9 +73,8 @@ enum Command {
 impl Args {
     /// Runs it.
     pub async fn run(self, context: &Context) -> Result<()> {
-        if agent::vault::socket().is_some() && !self.command.is_for_pods() {
-            return Err(Error::new(Kind::Usage, "this is the inside of a pod, and that is done outside")
-                .hint("on the host: the vault's keys and its store are there alone"));
+        if inside::socket().is_some() && !self.command.is_for_pods() {
+            return Err(not_here());
         }
         match self.command {
             Command::Init(args) => args.run(context).await,
@@ -111,6 +106,7 @@ impl Command {
         matches!(
             self,
             Command::Status(_)
+                | Command::Unlock(_)
                 | Command::Lock(_)
                 | Command::Save(_)
                 | Command::Ls(_)
@@ -121,69 +117,17 @@ impl Command {
     }
 }
 
-/// The keeper of an open vault: that of a pod of this machine, or, inside a pod, its own.
-enum Open {
-    Pod(Box<Link>),
-    Here(PathBuf),
+/// Opens it in a pod, by its passphrase.
+///
+/// # Errors
+/// [`Kind::Locked`] where it is open there already; as `tazpod vault unlock`.
+pub async fn unlock(context: &Context, pod: PodArgs) -> Result<()> {
+    unlock::Args::new(pod).run(context).await
 }
 
-impl Open {
-    async fn find(context: &Context, pod: &PodArgs) -> Result<Open> {
-        match agent::vault::socket() {
-            Some(socket) => Ok(Open::Here(socket)),
-            None => reach(context, pod).await.map(|(_, link)| Open::Pod(Box::new(link))),
-        }
-    }
-
-    async fn ask(&self, request: &Request, packed: Option<&mut (dyn Read + Send)>) -> Result<Answer> {
-        match self {
-            Open::Pod(link) => link.vault(request, packed).await,
-            Open::Here(socket) => {
-                agent::vault::ask(socket, request, packed.map(|packed| packed as &mut dyn Read))
-            }
-        }
-    }
-
-    /// Adds what `pack` packs, which has a thread of its own: it is nowhere whole.
-    async fn add(
-        &self,
-        context: &Context,
-        replace: bool,
-        pack: impl FnOnce(PipeWriter) -> Result<Packed<PipeWriter>> + Send + 'static,
-    ) -> Result<()> {
-        let failed = |source| Error::new(Kind::Failure, "cannot make a pipe").with_source(source);
-        let (mut reader, writer) = std::io::pipe().map_err(failed)?;
-        let packing = std::thread::spawn(move || pack(writer).map(|packed| (packed.torn, packed.unreadable)));
-        let asked = self.ask(&Request::Add { replace }, Some(&mut reader)).await;
-        // One that waits for a reader has none any more.
-        drop(reader);
-        let broke = || Error::new(Kind::Failure, "packing broke off");
-        let packed = packing.join().map_err(|_| broke()).and_then(|packed| packed);
-        let packed = match (asked, packed) {
-            (Err(refused), _) if refused.kind() != Kind::Integrity => return Err(refused),
-            (_, Err(error)) => return Err(error),
-            (Err(refused), Ok(_)) => return Err(refused),
-            (Ok(answer), Ok(left_out)) => (answer, left_out),
-        };
-        let (answer, (torn, unreadable)) = packed;
-        let Answer::Added { bytes, entries, saved } = answer else { return Err(vault::unexpected(&answer)) };
-        let size = crate::ui::size(i64::try_from(bytes).unwrap_or(i64::MAX));
-        context.ui.status(format!("added {entries} entries, {size}"));
-        for path in &torn {
-            context.ui.warn(format!("`{}` changed while it was read", path.display()));
-        }
-        for path in &unreadable {
-            context.ui.warn(format!("`{}` cannot be read", path.display()));
-        }
-        report(context, &saved)?;
-        match torn.len() + unreadable.len() {
-            0 => Ok(()),
-            more => {
-                Err(Error::new(Kind::Failure, format!("{more} files are not in the vault as they are here"))
-                    .hint("remove nothing yet"))
-            }
-        }
-    }
+fn not_here() -> Error {
+    Error::new(Kind::Usage, "this is the inside of a pod, and that is done outside")
+        .hint("on the host: the vault's keys and its store are there alone")
 }
 
 /// The pod that is meant, and a link to its agent.

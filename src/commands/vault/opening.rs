@@ -20,7 +20,7 @@ use crate::vault::recipient::{self, Identities};
 const LARGEST: usize = 64 << 10;
 
 /// What opens the vault.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, PartialEq, clap::Args)]
 pub struct OpenArgs {
     #[command(flatten)]
     passphrase: PassphraseArgs,

@@ -26,7 +26,7 @@ const LONGEST: usize = terminal::SECRET_LIMIT;
 const INSTEAD: &str = "`--passphrase-fd FD` reads it from a file descriptor";
 
 /// Where the passphrase comes from.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, PartialEq, clap::Args)]
 pub struct PassphraseArgs {
     /// Read the passphrase from this file descriptor, up to its end or a newline, instead of the terminal.
     #[arg(long, value_name = "FD")]

@@ -107,7 +107,7 @@ fn row(object: &Doomed) -> [String; 3] {
     [object.key.clone(), size, commit]
 }
 
-/// `12h`, `90d` or `8w`.
+/// `12h`, `90d` or `8w`. No shorter units, as other times have them: who means three months by `3m` must not keep three minutes.
 fn time(text: &str) -> Result<Duration, String> {
     let hours = |unit| match unit {
         'h' => Some(1),

@@ -1,10 +1,9 @@
 use std::path::PathBuf;
 
-use super::Open;
+use super::keeper::KeeperArgs;
 use crate::agent::vault::Request;
 use crate::context::Context;
 use crate::error::Result;
-use crate::pod::target::PodArgs;
 
 /// Remove files from the open vault.
 ///
@@ -20,24 +19,6 @@ pub struct Args {
     recursive: bool,
     #[command(flatten)]
     open: KeeperArgs,
-}
-
-/// The pod that is meant, where the names that follow the command are not its.
-#[derive(Debug, clap::Args)]
-pub struct KeeperArgs {
-    /// The pod in which the vault is open; this workspace's only pod if left out.
-    #[arg(long, value_name = "POD")]
-    pod: Option<String>,
-    /// The workspace, instead of this directory or one above it.
-    #[arg(short = 'C', long, value_name = "DIR")]
-    workspace: Option<PathBuf>,
-}
-
-impl KeeperArgs {
-    /// The keeper of the vault.
-    pub async fn find(self, context: &Context) -> Result<Open> {
-        Open::find(context, &PodArgs { pod: self.pod, workspace: self.workspace }).await
-    }
 }
 
 impl Args {

@@ -1,11 +1,11 @@
 use serde::Serialize;
 
 use crate::adapters::exposure;
-use crate::agent;
 use crate::agent::vault::{Answer, Request};
 use crate::commands::attach;
 use crate::context::Context;
 use crate::error::Result;
+use crate::link::inside;
 use crate::pod::spec::VAULT_MEMORY;
 use crate::pod::vault::{self, Vault};
 use crate::vault::id::VaultId;
@@ -41,8 +41,8 @@ struct Report {
 impl Args {
     /// Shows it.
     pub async fn run(self, context: &Context) -> Result<()> {
-        if let Some(socket) = agent::vault::socket() {
-            return self.inside(context, agent::vault::ask(&socket, &Request::State, None)?);
+        if let Some(socket) = inside::socket() {
+            return self.inside(context, inside::ask(&socket, &Request::State, None).await?);
         }
         let vault = Vault::open(context).await?;
         let local = vault.local();

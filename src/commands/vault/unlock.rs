@@ -1,23 +1,33 @@
+use std::path::Path;
+use std::time::Duration;
+
 use age::secrecy::ExposeSecret as _;
 
 use super::opening::OpenArgs;
 use super::passphrase;
-use crate::adapters::exposure;
+use crate::adapters::{exposure, terminal};
 use crate::agent::vault::{Answer, Request};
 use crate::config::ProjectConfig;
 use crate::context::Context;
+use crate::env;
 use crate::error::{Error, Kind, Result};
+use crate::link::inside;
 use crate::pod::target::PodArgs;
 use crate::pod::vault::{self, Vault};
 use crate::ui;
-use crate::vault::commit::Link as Chain;
 use crate::vault::keeper::Opening;
 use crate::vault::local::Object;
+
+/// How often a program in the pod looks whether it was opened …
+const GLANCE: Duration = Duration::from_millis(300);
+/// … and for how long.
+const PATIENCE: Duration = Duration::from_secs(10 * 60);
 
 /// Open the vault in a pod's RAM.
 ///
 /// The passphrase stays on this machine. The files appear at /run/vault/open, for the pod's user alone; `.aws`, `.kube`, `.ssh`
-/// and the like of the pod's home lead there. What changes is saved by itself.
+/// and the like of the pod's home lead there. What changes is saved by itself. In a session, Enter, `~`, `u` does the same, and comes
+/// back; inside a pod this waits for that.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -27,8 +37,16 @@ pub struct Args {
 }
 
 impl Args {
+    /// By the passphrase, from the terminal.
+    pub fn new(pod: PodArgs) -> Args {
+        Args { pod, open: OpenArgs::default() }
+    }
+
     /// Opens it.
     pub async fn run(self, context: &Context) -> Result<()> {
+        if let Some(socket) = inside::socket() {
+            return self.wait(context, &socket).await;
+        }
         let (pod, link) = super::reach(context, &self.pod).await?;
         let vault = Vault::open(context).await?;
         let _lock = vault::lock(context).await?;
@@ -54,7 +72,7 @@ impl Args {
         let body = &commit.body;
         let opening = Opening {
             identity: keyring.current().to_line().expose_secret().to_owned(),
-            head: Chain { vault: body.vault, vk: body.vk, n: body.n, hash: commit.hash },
+            head: commit.link(),
             keys: body.keys,
             recipients: body.recipients,
             host: passphrase::host_name(),
@@ -87,6 +105,38 @@ impl Args {
             context
                 .ui
                 .hint("encrypt it, or switch it off: `swapoff -a`; with `[pod] memory` a pod does not swap");
+        }
+        Ok(())
+    }
+
+    /// Inside a pod: no program of it gets the passphrase. Its user has it asked for outside, by keys that no program here sees.
+    async fn wait(self, context: &Context, socket: &Path) -> Result<()> {
+        let in_session = terminal::is_interactive() && std::env::var_os(env::LINK_SESSION).is_some();
+        if !in_session || self.open != OpenArgs::default() {
+            return Err(super::not_here());
+        }
+        let mut said = false;
+        let waiting = async {
+            while !matches!(
+                inside::ask(socket, &Request::State, None).await?,
+                Answer::State { open: Some(_), .. }
+            ) {
+                if !said {
+                    context.ui.status("type Enter, ~, u: the passphrase is then asked for outside the pod");
+                    context.ui.hint("never type it at a question that comes without these keys");
+                    said = true;
+                }
+                tokio::time::sleep(GLANCE).await;
+            }
+            Ok::<_, Error>(())
+        };
+        match tokio::time::timeout(PATIENCE, waiting).await {
+            Ok(waited) => waited?,
+            Err(_) => return Err(Error::new(Kind::Locked, "the vault is still locked")),
+        }
+        match said {
+            true => context.ui.status("the vault is open"),
+            false => return Err(Error::new(Kind::Locked, "the vault is open in this pod already")),
         }
         Ok(())
     }
