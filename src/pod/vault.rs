@@ -1,7 +1,7 @@
 //! The vault as the host has it: its local copy, its store, and what pods have saved.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use age::secrecy::SecretString;
@@ -29,6 +29,8 @@ use crate::vault::tree::Root;
 const NAME: &str = "main";
 /// What was found of the store, in the vault's directory.
 const EXAMINED: &str = "store.json";
+/// How much of a generation is copied at a time, in bytes.
+const PIECE: usize = 256 << 10;
 
 /// The vault of this user on this machine.
 pub struct Vault {
@@ -362,7 +364,8 @@ fn copy(from: &Local<'_>, to: &Local<'_>, commit: &Commit) -> Result<()> {
     let (_, reader) = from.open(Object::Generation, &generation)?;
     let mut incoming = to.incoming(Object::Generation)?;
     // No more than the commit says, whatever the pod put there.
-    io::copy(&mut reader.take(commit.body.size), &mut incoming).map_err(|source| {
+    let mut reader = BufReader::with_capacity(PIECE, reader.take(commit.body.size));
+    io::copy(&mut reader, &mut incoming).map_err(|source| {
         Error::new(Kind::Failure, "cannot take over what the pod saved").with_source(source)
     })?;
     incoming.finish(Some(&generation)).map(drop)

@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, RenameFlags, renameat_with};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize as _;
 
-use super::archive::{self, Extracted, Limits};
+use super::archive::{self, Extracted, Limits, Packed};
 use super::commit::{Commit, Draft, Link, Reason};
 use super::disk::RealDisk;
 use super::id::{Hash, VaultId};
@@ -95,7 +95,7 @@ impl Stage {
     ///
     /// # Errors
     /// Where it does not arrive whole, or there is no room for it.
-    pub fn fill(&self, packed: impl Read, limits: Limits) -> Result<Extracted> {
+    pub fn fill(&self, packed: impl Read + Send, limits: Limits) -> Result<Extracted> {
         archive::extract(packed, &root(&self.path)?, limits).map_err(|error| {
             if error.kind() != Kind::Integrity {
                 return error;
@@ -212,7 +212,12 @@ impl Keeper {
     ///
     /// # Errors
     /// [`Kind::Locked`] where one is open; [`Kind::Integrity`] where it is not what `opening` says. Nothing has changed then.
-    pub fn unlock(&mut self, opening: Opening, sealed: impl Read, limits: Limits) -> Result<Extracted> {
+    pub fn unlock(
+        &mut self,
+        opening: Opening,
+        sealed: impl Read + Send,
+        limits: Limits,
+    ) -> Result<Extracted> {
         if let Some(open) = &self.open {
             return Err(Error::new(
                 Kind::Locked,
@@ -362,12 +367,13 @@ impl Keeper {
             }
             tries += 1;
             let mut incoming = local.incoming(Object::Generation)?;
-            let (sealed, _) = archive::seal(&root, &found, &open.recipient, &mut incoming)?;
-            if !sealed.torn.is_empty() && tries < TRIES {
+            let Packed { torn, unreadable, .. } =
+                archive::seal(&root, &found, &open.recipient, &mut incoming)?;
+            if !torn.is_empty() && tries < TRIES {
                 continue;
             }
-            let (hash, size) = incoming.finish(Some(&sealed.hash))?;
-            break (found, hash, size, sealed.unreadable);
+            let (hash, size) = incoming.finish(None)?;
+            break (found, hash, size, unreadable);
         };
         let before = open.saved.files();
         let shrunk = has_shrunk(open.saved.files(), found.files());
@@ -778,11 +784,11 @@ mod tests {
             }
             let root = Root::open(&tree).unwrap();
             let recipient = self.keyring.current().recipient();
-            let (sealed, bytes) =
-                archive::seal(&root, &Tree::scan(&root).unwrap(), &recipient, Vec::new()).unwrap();
+            let bytes =
+                archive::seal(&root, &Tree::scan(&root).unwrap(), &recipient, Vec::new()).unwrap().into;
             let draft = Draft {
-                generation: sealed.hash,
-                size: sealed.size,
+                generation: Hash::of(&bytes),
+                size: bytes.len() as u64,
                 keys: Hash([1; 32]),
                 recipients: None,
                 kind: Reason::Init,

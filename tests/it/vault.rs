@@ -27,6 +27,7 @@ on_every_engine!(
     what_cannot_be_read_stays,
     a_hostile_spool,
     nothing_of_it_is_in_plaintext,
+    a_memory_that_is_full,
 );
 
 const PASSPHRASE: &str = "six words by chance are enough\n";
@@ -302,6 +303,12 @@ fn a_whole_life_in_a_bucket(engine: Engine) {
     vault(&here, &["unlock", "--passphrase-fd", "0"]).failure(10, "is open in");
 }
 
+/// The paths that `vault ls --json` lists.
+fn names(listed: &serde_json::Value) -> Vec<String> {
+    let entries = listed["entries"].as_array().unwrap().iter();
+    entries.map(|entry| entry["path"].as_str().unwrap().to_owned()).collect()
+}
+
 fn what_is_added_and_removed(engine: Engine) {
     let store = place();
     let world = machine(engine, &store.path().join("vault"));
@@ -319,10 +326,6 @@ fn what_is_added_and_removed(engine: Engine) {
     let done = vault(&world, &["add", "keys"]).success();
     assert!(done.stderr.contains("outside` is not added: a link to"), "{}", done.stderr);
     let listed = vault(&world, &["ls", "--json"]).success().json();
-    let names = |listed: &serde_json::Value| {
-        let entries = listed["entries"].as_array().unwrap().iter();
-        entries.map(|entry| entry["path"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
-    };
     assert_eq!(
         names(&listed),
         [".kube", ".kube/kubeconfig", "keys", "keys/deep", "keys/deep/other", "keys/id", "keys/link"]
@@ -652,4 +655,35 @@ fn nothing_of_it_is_in_plaintext(engine: Engine) {
             assert_eq!(String::from_utf8_lossy(&found.stdout), "", "`{secret}`");
         }
     }
+}
+
+fn a_memory_that_is_full(engine: Engine) {
+    let store = place();
+    let world = machine(engine, &store.path().join("vault"));
+    init(&world);
+    let limited = |memory: &str| {
+        world.write(".tazpod/config.toml", &format!("[pod]\nmemory = \"{memory}\"\n"));
+        world.run(&["up", "--detach", "--recreate"]).success();
+    };
+    limited("256m");
+    unlock(&world).success();
+    world.sh("echo kept >/run/vault/open/kept").success();
+    world.sh("head -c 200M /dev/zero >/run/vault/open/fill").failure(1, "No space left on device");
+    world.write("more", "more\n");
+    vault(&world, &["add", "more"])
+        .failure(1, "the vault's memory in this pod is full: half of `[pod] memory`");
+    assert_eq!(names(&vault(&world, &["ls", "--json"]).success().json()), ["fill", "kept"]);
+    // Saving takes none of that memory.
+    vault(&world, &["save"]).success();
+    world.sh("truncate -s 100M /run/vault/open/fill").success();
+    vault(&world, &["add", "more"]).success();
+    vault(&world, &["lock"]).success();
+    // The same vault where there is less.
+    limited("128m");
+    unlock(&world).failure(1, "half of `[pod] memory`");
+    assert!(status(&world)["open"].as_array().unwrap().is_empty());
+    assert_eq!(world.sh("du -s /run/vault | cut -f1").success().stdout, "0\n");
+    limited("256m");
+    unlock(&world).success();
+    assert_eq!(world.sh("cd /run/vault/open && cat kept more").success().stdout, "kept\nmore\n");
 }

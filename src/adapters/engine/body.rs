@@ -91,7 +91,9 @@ fn host_config(spec: &Spec, sources: &[PathBuf], traits: EngineTraits) -> HostCo
         true => "mode=0700,U,notmpcopyup".to_owned(),
         false => format!("mode=0700,uid={},gid={}", user.uid, user.gid),
     };
-    tmpfs.insert(VAULT_MEMORY.to_owned(), format!("{options},{VAULT_OPTIONS}"));
+    // It counts as the pod's memory. Where that is limited, a vault that is too large must not end the pod.
+    let size = spec.memory.map(|memory| format!(",size={}", memory / 2)).unwrap_or_default();
+    tmpfs.insert(VAULT_MEMORY.to_owned(), format!("{options},{VAULT_OPTIONS}{size}"));
     for (share, source) in spec.shares.iter().zip(sources) {
         let target = share.target.to_string_lossy().into_owned();
         if matches!(spec.ownership, Ownership::Idmap(_)) {

@@ -135,7 +135,11 @@ impl Upload<'_> {
     }
 
     async fn send_part(&self, number: i32, bytes: Bytes) -> Result<CompletedPart> {
-        let Sum { bytes, md5 } = Sum::of(bytes);
+        // In a thread: others are on their way meanwhile.
+        let summed = tokio::task::spawn_blocking(move || Sum::of(bytes)).await;
+        let Sum { bytes, md5 } = summed.map_err(|source| {
+            StoreError::new(Kind::Other, self.store.cannot("write", self.key)).with_source(source)
+        })?;
         let sent = self
             .store
             .client
@@ -146,6 +150,9 @@ impl Upload<'_> {
             .part_number(number)
             .content_md5(md5)
             .body(ByteStream::from(bytes))
+            .customize()
+            // The checksum, which is signed, is what the server verifies.
+            .disable_payload_signing()
             .send()
             .await
             .map_err(|error| Failure::of(&error).on(self.store.cannot("write", self.key)))?;
