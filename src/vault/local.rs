@@ -84,6 +84,8 @@ const HELD: &str = "held";
 const PRUNED: &str = "pruned";
 const ATTEMPTED: &str = ".attempted";
 const TEMPORARY: &str = ".tmp";
+/// Most of what is read whole is not larger, in bytes: commits.
+const COMMON: usize = 1 << 10;
 
 impl<'d> Local<'d> {
     /// The vault in this directory, which may not exist yet.
@@ -375,7 +377,7 @@ impl<'d> Local<'d> {
 
     fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         let path = self.path.join(name);
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(COMMON);
         match self.disk.open(&path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes)) {
             Ok(_) if bytes.len() as u64 > limit => {
                 Err(Error::new(Kind::Integrity, format!("`{}` is too large", path.display())))
