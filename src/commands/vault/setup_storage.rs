@@ -109,12 +109,13 @@ impl Args {
                 .collect();
             context.ui.data(ui::table(["OUTCOME", "WHAT", "WHY"], &rows))?;
         }
-        let probe = vault.probe(context).await?;
+        let probe = vault.probe(context).await;
         if self.json {
-            let (store, probe) = (vault.store.describe(), probe.map(ProbeReport::of));
-            context.ui.json(&Report { version: 1, store, steps, probe })?;
+            // What was set up is told, whatever became of the rest.
+            let (store, found) = (vault.store.describe(), probe.as_ref().ok().copied().flatten());
+            context.ui.json(&Report { version: 1, store, steps, probe: found.map(ProbeReport::of) })?;
         }
-        if let Some(probe) = probe {
+        if let Some(probe) = probe? {
             probe.shortcomings().iter().for_each(|shortcoming| context.ui.warn(shortcoming));
         }
         match failed {
