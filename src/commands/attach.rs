@@ -43,18 +43,11 @@ impl Args {
         let (pod, _) = self.pod.find(&context.state()?)?;
         if self.unlock {
             context.ui.status("Ctrl-D instead of the passphrase leaves the vault locked");
-            match super::vault::unlock(context, self.pod).await {
-                Ok(()) => {}
-                Err(open) if open.kind() == Kind::Locked => {}
-                Err(failed) => {
-                    context.ui.error(&failed);
-                    // The session's screen covers what is said here.
-                    terminal::ask_public(
-                        "Enter goes on to the session ",
-                        "there is no session without a terminal",
-                    )
-                    .await?;
-                }
+            if let Err(failed) = super::vault::unlock(context, self.pod).await {
+                context.ui.error(&failed);
+                // The session's screen covers what is said here.
+                let instead = "there is no session without a terminal";
+                terminal::ask_public("Enter goes on to the session ", instead).await?;
             }
         }
         enter(context, &pod, &self.session).await

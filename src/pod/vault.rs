@@ -248,7 +248,7 @@ impl Vault {
             }
             copy(&spool, &local, &commit)?;
             if Chain::next(state.tip.as_ref(), &commit).is_ok() {
-                local.enqueue(&commit)?;
+                local.append(&state, &commit)?;
             } else {
                 // Somebody else saved meanwhile: nothing is lost, and nothing is merged silently.
                 local.hold(&commit)?;
@@ -366,7 +366,9 @@ fn copy(from: &Local<'_>, to: &Local<'_>, commit: &Commit) -> Result<()> {
     // No more than the commit says, whatever the pod put there.
     let mut reader = BufReader::with_capacity(PIECE, reader.take(commit.body.size));
     io::copy(&mut reader, &mut incoming).map_err(|source| {
-        Error::new(Kind::Failure, "cannot take over what the pod saved").with_source(source)
+        Error::new(Kind::Failure, "cannot take over what the pod saved")
+            .with_source(source)
+            .hint("it stays with the pod; `tazpod vault push` tries again")
     })?;
     incoming.finish(Some(&generation)).map(drop)
 }

@@ -391,7 +391,7 @@ impl Keeper {
             (None, None) if shrunk => Some(format!("it has {} of {before} files", found.files())),
             (None, None) => None,
         };
-        let base = local.load()?.base;
+        let state = local.load()?;
         let draft = Draft {
             generation: hash,
             size,
@@ -402,7 +402,7 @@ impl Keeper {
             host: open.host.clone(),
             time: time.to_owned(),
         };
-        let commit = Commit::write(open.vault, base.as_ref(), draft, &open.signer, None)?;
+        let commit = Commit::write(open.vault, state.base.as_ref(), draft, &open.signer, None)?;
         if let Some(why) = why {
             local.hold(&commit)?;
             let held =
@@ -418,7 +418,7 @@ impl Keeper {
             }
             return Ok(Saved::Held { why, elsewhere: beside });
         }
-        local.enqueue(&commit)?;
+        local.append(&state, &commit)?;
         let (files, bytes) = (found.files(), found.bytes());
         let skipped =
             found.skipped.iter().map(|skipped| format!("`{}`: {}", skipped.path.display(), skipped.why));

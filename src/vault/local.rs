@@ -132,8 +132,15 @@ impl<'d> Local<'d> {
     /// # Errors
     /// [`Kind::Integrity`] where it follows neither.
     pub fn enqueue(&self, commit: &Commit) -> Result<()> {
-        let State { tip, base, .. } = self.load()?;
-        if ![tip, base].iter().any(|at| Link::next(at.as_ref(), commit).is_ok()) {
+        self.append(&self.load()?, commit)
+    }
+
+    /// The same, where `state` is what [`Local::load`] has just given.
+    ///
+    /// # Errors
+    /// As [`Local::enqueue`].
+    pub fn append(&self, state: &State, commit: &Commit) -> Result<()> {
+        if ![state.tip, state.base].iter().any(|at| Link::next(at.as_ref(), commit).is_ok()) {
             let n = commit.body.n;
             return Err(Error::new(
                 Kind::Integrity,

@@ -317,7 +317,7 @@ fn a_mount_that_vanished(engine: Engine) {
 }
 
 /// A mount of the host, taken away at the end.
-struct Mounted(PathBuf);
+pub struct Mounted(PathBuf);
 
 impl Mounted {
     /// An overlay on this directory of the world, the caller's.
@@ -333,7 +333,7 @@ impl Mounted {
         Mounted::on(on, &["-t", "overlay", "-o", &options, "overlay"])
     }
 
-    fn on(path: &Path, arguments: &[&str]) -> Mounted {
+    pub fn on(path: &Path, arguments: &[&str]) -> Mounted {
         let output = Command::new("mount").args(arguments).arg(path).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Mounted(path.to_owned())

@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::on_every_engine;
+use crate::ownership::Mounted;
 use crate::rig::{Done, Engine, World};
 use crate::terminal::Terminal;
 
@@ -28,6 +29,7 @@ on_every_engine!(
     a_hostile_spool,
     nothing_of_it_is_in_plaintext,
     a_memory_that_is_full,
+    a_disk_that_is_full,
 );
 
 const PASSPHRASE: &str = "six words by chance are enough\n";
@@ -686,4 +688,30 @@ fn a_memory_that_is_full(engine: Engine) {
     limited("256m");
     unlock(&world).success();
     assert_eq!(world.sh("cd /run/vault/open && cat kept more").success().stdout, "kept\nmore\n");
+}
+
+fn a_disk_that_is_full(engine: Engine) {
+    let store = place();
+    let world = machine(engine, &store.path().join("vault"));
+    let kept = world.state.join("vaults");
+    world.run(&["up", "--detach"]).success();
+    fs::create_dir(&kept).unwrap();
+    let options = format!("size=6m,uid={},gid={},mode=700", world.caller.uid, world.caller.gid);
+    let _disk = Mounted::on(&kept, &["-t", "tmpfs", "-o", &options, "tmpfs"]);
+    init(&world);
+    unlock(&world).success();
+    let digest = "cd /run/vault/open && sha256sum large";
+    world.sh("head -c 10M /dev/urandom >/run/vault/open/large").success();
+    let expected = world.sh(digest).success().stdout;
+    let full = vault(&world, &["save"]).failure(1, "cannot take over what the pod saved");
+    assert!(full.stderr.contains("No space left on device"), "{}", full.stderr);
+    let full =
+        vault(&world, &["lock"]).failure(1, "hint: it stays with the pod; `tazpod vault push` tries again");
+    assert!(full.stderr.contains("the vault is locked in"), "{}", full.stderr);
+    let room = Command::new("mount").args(["-o", "remount,size=64m"]).arg(&kept).status().unwrap();
+    assert!(room.success());
+    vault(&world, &["push"]).success();
+    assert_eq!(status(&world)["pending"], serde_json::json!([]));
+    unlock(&world).success();
+    assert_eq!(world.sh(digest).success().stdout, expected);
 }

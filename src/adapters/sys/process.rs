@@ -1,4 +1,4 @@
-//! Children in sessions of their own, and pseudo-terminals.
+//! Children in sessions of their own, pseudo-terminals, and this process's own memory.
 
 use std::fs::File;
 use std::io;
@@ -22,6 +22,31 @@ pub fn lead_session(command: &mut Command, terminal: bool) {
     unsafe {
         command.pre_exec(prepare);
     }
+}
+
+/// Gives back the memory that has pages of this program's code: nearly all of it is needed once, or never. What is used comes back from
+/// the page cache, which all processes of the file share.
+///
+/// # Errors
+/// Where proc(5) cannot be read; madvise(2)'s.
+pub fn release_code() -> io::Result<()> {
+    let address = |text: &str| usize::from_str_radix(text, 16).map_err(io::Error::other);
+    for line in std::fs::read_to_string("/proc/self/maps")?.lines() {
+        let mut fields = line.split_ascii_whitespace();
+        let (Some(range), Some("r-xp"), inode) = (fields.next(), fields.next(), fields.nth(2)) else {
+            continue;
+        };
+        let Some((start, end)) = range.split_once('-').filter(|_| inode.is_some_and(|inode| inode != "0"))
+        else {
+            continue;
+        };
+        let (start, end) = (address(start)?, address(end)?);
+        // SAFETY: a private mapping of a file that was never writable: its pages come back as they were.
+        if unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 /// Puts a descriptor on the runtime.
@@ -59,4 +84,21 @@ pub fn inherited(descriptor: u32) -> io::Result<File> {
     // stays as it was.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
     borrowed.try_clone_to_owned().map(File::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_is_given_back_and_comes_back() {
+        let resident = || {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("RssFile:")).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+        };
+        let before = resident();
+        release_code().unwrap();
+        assert!(resident() < before);
+    }
 }

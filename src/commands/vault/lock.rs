@@ -40,9 +40,9 @@ impl Args {
         let answer = link.vault(&Request::Lock { force: self.force }, None).await?;
         drop(step);
         let Answer::Locked { saved, holders } = answer else { return Err(vault::unexpected(&answer)) };
-        let current = vault.collect(context, &pod, Some(&link)).await?;
         warn_of(context, &holders);
         context.ui.status(format!("the vault is locked in `{}`", pod.name()));
+        let current = vault.collect(context, &pod, Some(&link)).await?;
         super::report(context, &saved)?;
         super::check_current(current)?;
         if self.no_push {

@@ -117,12 +117,16 @@ impl Command {
     }
 }
 
-/// Opens it in a pod, by its passphrase.
+/// Opens it in a pod by its passphrase, unless it is open there.
 ///
 /// # Errors
-/// [`Kind::Locked`] where it is open there already; as `tazpod vault unlock`.
+/// As `tazpod vault unlock`.
 pub async fn unlock(context: &Context, pod: PodArgs) -> Result<()> {
-    unlock::Args::new(pod).run(context).await
+    let (_, link) = reach(context, &pod).await?;
+    match is_open(Some(&link), true).await? {
+        true => Ok(()),
+        false => unlock::Args::new(pod).run(context).await,
+    }
 }
 
 fn not_here() -> Error {
