@@ -29,7 +29,6 @@ use rustix::thread::{CapabilitySet, CapabilitySets, clear_ambient_capability_set
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::adapters::sys::process;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::pod::spec::RUN;
 use activity::Activity;
@@ -87,8 +86,6 @@ pub async fn run() -> Result<u8> {
         Arc::new(Agent { boot, user, reaper: Arc::clone(&reaper), sessions, activity, vault: vault.clone() });
     tokio::spawn(vault.clone().look_after(Arc::clone(&agent)));
     tokio::spawn(vault::serve_pod(vault.clone()));
-    // A pod that waits keeps little resident. Where that fails it is no worse than before.
-    let _ = process::release_code();
     tokio::select! {
         result = server::serve(listener, Arc::clone(&agent)) => result?,
         _ = terminate.recv() => {}

@@ -25,6 +25,7 @@ use super::forward::{self, Listeners};
 use super::pty::Size;
 use super::session::{Attachment, Event, Sessions};
 use super::{control, sftp, vault};
+use crate::adapters::sys::process;
 use crate::adapters::terminal::terminfo_path;
 use crate::env;
 use crate::error::{Context as _, Kind, Result};
@@ -35,6 +36,9 @@ const LOGIN_GRACE: Duration = Duration::from_secs(30);
 
 /// Connections that have not yet proved who they are; more have to wait.
 const STRANGERS: usize = 32;
+
+/// How long after the last connection the memory is given back that has what serving it took of the program's code.
+const REST: Duration = Duration::from_secs(1);
 
 /// The most that a control request may be long.
 const CONTROL_LIMIT: usize = 64 * 1024;
@@ -59,6 +63,7 @@ pub async fn serve(listener: UnixListener, agent: Arc<Agent>) -> Result<()> {
         ..Config::default()
     });
     let strangers = Arc::new(Semaphore::new(STRANGERS));
+    let served = Arc::new(());
     loop {
         let Ok(stranger) = Arc::clone(&strangers).acquire_owned().await else { return Ok(()) };
         let (stream, _) = match listener.accept().await {
@@ -79,6 +84,7 @@ pub async fn serve(listener: UnixListener, agent: Arc<Agent>) -> Result<()> {
             listeners: Arc::default(),
         };
         let config = Arc::clone(&config);
+        let serving = Arc::clone(&served);
         tokio::spawn(async move {
             // How a connection ends is its client's to know.
             let session = async {
@@ -99,6 +105,13 @@ pub async fn serve(listener: UnixListener, agent: Arc<Agent>) -> Result<()> {
             }
             drop(closer);
             session.await;
+            let served = Arc::downgrade(&serving);
+            drop(serving);
+            tokio::time::sleep(REST).await;
+            if served.strong_count() == 1 {
+                // Where that fails it is no worse than before.
+                let _ = process::release_code();
+            }
         });
     }
 }
