@@ -95,16 +95,19 @@ pub async fn serve(listener: UnixListener, agent: Arc<Agent>) -> Result<()> {
                 }
             };
             tokio::pin!(session);
-            tokio::select! {
-                () = &mut session => return,
-                () = known.notified() => {}
+            let ended = tokio::select! {
+                () = &mut session => true,
+                () = known.notified() => false,
                 () = tokio::time::sleep(LOGIN_GRACE) => {
                     // The session runs in a task of russh's own: it ends when its stream does.
                     let _ = rustix::net::shutdown(&closer, rustix::net::Shutdown::Both);
+                    false
                 }
-            }
+            };
             drop(closer);
-            session.await;
+            if !ended {
+                session.await;
+            }
             let served = Arc::downgrade(&serving);
             drop(serving);
             tokio::time::sleep(REST).await;

@@ -1,6 +1,7 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -41,13 +42,16 @@ impl Args {
     /// Attaches; the exit code is that of the session's shell, 0 after detaching.
     pub async fn run(self, context: &Context) -> Result<u8> {
         let (pod, _) = self.pod.find(&context.state()?)?;
-        if self.unlock {
+        if self.unlock && terminal::is_interactive() {
             context.ui.status("Ctrl-D instead of the passphrase leaves the vault locked");
-            if let Err(failed) = super::vault::unlock(context, self.pod).await {
-                context.ui.error(&failed);
-                // The session's screen covers what is said here.
-                let instead = "there is no session without a terminal";
-                terminal::ask_public("Enter goes on to the session ", instead).await?;
+            match super::vault::unlock(context, self.pod).await {
+                Ok(()) => {}
+                Err(no) if no.kind() == Kind::Interrupted => {}
+                Err(failed) => {
+                    context.ui.error(&failed);
+                    // The session's screen covers what is said here. Whatever is typed goes on.
+                    let _ = terminal::ask_public("Enter goes on to the session ", "").await;
+                }
             }
         }
         enter(context, &pod, &self.session).await
@@ -92,11 +96,11 @@ pub async fn enter(context: &Context, pod: &PodDir, session: &str) -> Result<u8>
 /// Has the vault opened and attaches again, in place of this process: its thread that reads the terminal cannot be stopped, and would
 /// take what is typed there.
 fn again(pod: &PodDir, session: &str) -> Error {
-    let program = match std::env::current_exe() {
-        Ok(program) => program,
-        Err(source) => return Error::new(Kind::Failure, "cannot find this program").with_source(source),
-    };
-    let source = Command::new(&program).args(["attach", pod.name(), "--session", session, "--unlock"]).exec();
+    // It may have been replaced meanwhile, by a newer one or by none.
+    let replaced = || PathBuf::from("/proc/self/exe");
+    let program = std::env::current_exe().ok().filter(|program| program.exists()).unwrap_or_else(replaced);
+    let session = format!("--session={session}");
+    let source = Command::new(&program).args(["attach", pod.name(), &session, "--unlock"]).exec();
     Error::io("run", &program, source)
 }
 

@@ -1,4 +1,4 @@
-//! Escape sequences: keys that the client keeps for itself, as OpenSSH's `~.`. The pod never sees them, and so cannot imitate what they do.
+//! Escape sequences: keys that the client keeps for itself, as OpenSSH's `~.`.
 
 use std::time::{Duration, Instant};
 

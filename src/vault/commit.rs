@@ -232,6 +232,11 @@ impl Commit {
         self.signers.iter().any(|signer| other.signers.contains(signer))
     }
 
+    /// Whether this one has signed it.
+    pub fn is_signed_by(&self, signer: &SignerId) -> bool {
+        self.signers.contains(signer)
+    }
+
     /// The chain that has come to this one.
     pub fn link(&self) -> Link {
         Link { vault: self.body.vault, vk: self.body.vk, n: self.body.n, hash: self.hash }

@@ -22,20 +22,31 @@ pub(super) fn number(key: &str) -> Option<u64> {
 /// Whether two commits are sides of one fork: of the same vault and number, and by the same people, or what both follow is there. A
 /// synchroniser brings them in any order, and each side may have retired the other's keys.
 async fn are_sides(store: &dyn Store, one: &Commit, other: &Commit) -> Result<bool, StoreError> {
-    if one.hash == other.hash || (one.body.vault, one.body.n) != (other.body.vault, other.body.n) {
-        return Ok(false);
+    Ok(are_rivals(one, other) && (one.shares_signer(other) || meeting(store, one, other).await?.is_some()))
+}
+
+/// The same, for a copy that nobody here has made: not where only somebody whose key was retired since can have signed it.
+async fn is_side(store: &dyn Store, ours: &Commit, copy: &Commit) -> Result<bool, StoreError> {
+    if !are_rivals(ours, copy) || ours.shares_signer(copy) {
+        return Ok(are_rivals(ours, copy));
     }
-    if one.shares_signer(other) {
-        return Ok(true);
-    }
+    Ok(meeting(store, ours, copy).await?.is_some_and(|base| ours.is_signed_by(&base.body.vk)))
+}
+
+fn are_rivals(one: &Commit, other: &Commit) -> bool {
+    one.hash != other.hash && (one.body.vault, one.body.n) == (other.body.vault, other.body.n)
+}
+
+/// The commit that two of the same number both go back to.
+async fn meeting(store: &dyn Store, one: &Commit, other: &Commit) -> Result<Option<Commit>, StoreError> {
     let (mut one, mut other) = (one.clone(), other.clone());
     while let (Some(before), Some(too)) = (before(store, &one).await?, before(store, &other).await?) {
         if before.hash == too.hash {
-            return Ok(true);
+            return Ok(Some(before));
         }
         (one, other) = (before, too);
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// The commit that one follows, under whichever name the store has it.
@@ -68,7 +79,7 @@ pub(super) async fn undecided(
 ) -> Result<Option<Commit>, StoreError> {
     for key in keys.iter().filter(|key| number(key) == Some(commit.body.n)) {
         if let Some(copy) = read(store, key).await?
-            && are_sides(store, &copy, commit).await?
+            && is_side(store, commit, &copy).await?
             && store.size(&sync::branch_key(&copy)).await?.is_none()
         {
             return Ok(Some(copy));
@@ -112,7 +123,7 @@ pub(super) async fn followed(
     for key in of(store, before.body.n).await? {
         if let Some(copy) = read(store, &key).await?
             && commit.body.parents.first() == Some(&copy.hash)
-            && are_sides(store, &copy, before).await?
+            && is_side(store, before, &copy).await?
         {
             return Ok(Some(copy));
         }
@@ -141,13 +152,15 @@ pub(super) async fn problem(
     }
     let n = copy.body.n;
     for (commit, _) in commits.iter().filter(|(commit, _)| commit.body.n == n) {
-        if are_sides(store, &copy, commit).await? {
+        if is_side(store, commit, &copy).await? {
             return Ok(Some(format!(
                 "`{key}` is another commit {n}: `tazpod vault pull --keep theirs` or `--keep mine` decides"
             )));
         }
     }
-    Ok(Some(format!("`{key}` is a commit {n} that follows nothing here; what it follows may still come")))
+    Ok(Some(format!(
+        "`{key}` is a commit {n} that is no side of a fork here; what it follows may still come"
+    )))
 }
 
 /// What was decided, as far as it is more than what the store has under the commits' own names.

@@ -145,7 +145,9 @@ pub async fn carry_out(
     for (key, host) in named_since(store, plan).await? {
         if gone.contains(key.as_str()) && store.size(&key).await?.is_none() {
             let what = format!("`{host}` has pushed a commit that names `{key}`, while that was removed");
-            let hint = format!("`tazpod vault push` on `{host}` puts it back");
+            let hint = format!(
+                "`tazpod vault push` on `{host}` puts it back, unless something newer was pushed since"
+            );
             return Err(Error::new(Kind::Integrity, what).hint(hint).into());
         }
     }

@@ -400,7 +400,9 @@ fn from_inside_the_pod(engine: Engine) {
     terminal.wait("Enter goes on to the session");
     terminal.send("\r");
     // The session's screen, as it was; and once more.
-    terminal.wait("the passphrase is then asked for outside the pod");
+    let question = "passphrase of the vault: ";
+    terminal
+        .wait_until("the session again", |text| !text.contains(question) && text.contains("outside the pod"));
     terminal.escape("u");
     terminal.wait("passphrase of the vault: ");
     terminal.send(PASSPHRASE);

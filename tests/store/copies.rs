@@ -6,10 +6,10 @@ use std::path::Path;
 use tazpod::adapters::store::DirectoryStore;
 use tazpod::error::{Error, Kind};
 use tazpod::vault::copies;
-use tazpod::vault::sync::Stopped;
+use tazpod::vault::sync::{self, Stopped};
 
 use crate::block_on;
-use crate::machine::Machine;
+use crate::machine::{Machine, keyring};
 
 /// Brings two directories together as Syncthing does: a file of one side goes to the other; of two that differ the first side's keeps
 /// the name, and the other becomes a conflict copy.
@@ -109,8 +109,7 @@ fn a_copy_of_the_same_bytes_is_nothing() {
     fs::write(commits.join("0000000002.sync-conflict-20261122-101112-ABCDEFG"), "nonsense").unwrap();
     pair.push(0, "three");
     assert!(!pair.fork(0));
-    let found =
-        block_on(tazpod::vault::sync::verify(&pair.machines[0].local(), &pair.store(0), false)).unwrap();
+    let found = block_on(sync::verify(&pair.machines[0].local(), &pair.store(0), false)).unwrap();
     assert!(found.problems[0].contains("a synchroniser may have left it"), "{:?}", found.problems);
 }
 
@@ -131,6 +130,27 @@ fn a_store_that_has_gone_back_is_no_fork() {
     assert!(decided.mine.is_none() && decided.theirs.is_none());
     let error = Error::from(pair.machines[0].pull(&pair.store(0)).unwrap_err());
     assert_eq!(error.kind(), Kind::Integrity, "{error}");
+}
+
+/// Whoever's key was retired can make no fork where that is known.
+#[test]
+fn a_retired_key_forks_nothing() {
+    let pair = Pair::new();
+    let fresh = keyring().0.rotated().unwrap();
+    pair.machines[0].rekey(b"sealed anew", &fresh);
+    pair.machines[0].push(&pair.store(0)).unwrap();
+    pair.machines[0].save_by(b"on", &fresh);
+    pair.machines[0].push(&pair.store(0)).unwrap();
+    for n in 2..=3 {
+        pair.push(1, &format!("retired {n}"));
+    }
+    pair.meet(|_| true);
+    assert!(!pair.fork(0));
+    pair.machines[0].save_by(b"and on", &fresh);
+    pair.machines[0].push(&pair.store(0)).unwrap();
+    let found = block_on(sync::verify(&pair.machines[0].local(), &pair.store(0), false)).unwrap();
+    let problems = found.problems;
+    assert!(problems.iter().any(|problem| problem.contains("no side of a fork here")), "{problems:?}");
 }
 
 /// Each side went on for a while, and the synchroniser chose file by file: every outcome of that, and whoever decides first.

@@ -95,6 +95,11 @@ impl Machine {
         self.commit(content, Reason::Rekey, fresh, b"wrapped by another passphrase", Some(&keyring().0))
     }
 
+    /// Saves after that.
+    pub fn save_by(&self, content: &[u8], fresh: &Keyring) -> Commit {
+        self.commit(content, Reason::Save, fresh, b"wrapped by another passphrase", None)
+    }
+
     fn commit(
         &self,
         content: &[u8],

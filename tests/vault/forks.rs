@@ -65,12 +65,12 @@ fn sides_that_share_no_key_are_a_fork() {
         fs::copy(name("two"), name("one")).unwrap();
     }
     bring(&at("two"), &at("one"));
-    let told = one.vault(&["verify"]).failure(13, "");
+    let told = one.vault_with(&["verify"], "").failure_plain(13, "");
     let beside = |n: u8| format!("is another commit {n}: `tazpod vault pull --keep theirs`");
     assert!(told.stderr.contains(&beside(2)) && told.stderr.contains(&beside(3)), "{}", told.stderr);
     one.vault(&["pull"]).failure(12, "has forked at commit 3");
     one.vault(&["pull", "--keep", "theirs"]).success();
-    one.vault(&["verify"]).success();
+    one.vault_with(&["verify"], "").success();
     one.vault(&["recipients", "ls"]).success();
 }
 

@@ -122,7 +122,7 @@ impl Args {
                 Answer::State { open: Some(_), .. }
             ) {
                 if !said {
-                    context.ui.status("type Enter, ~, u: the passphrase is then asked for outside the pod");
+                    context.ui.warn("type Enter, ~, u: the passphrase is then asked for outside the pod");
                     context.ui.hint("never type it at a question that comes without these keys");
                     said = true;
                 }
