@@ -16,7 +16,7 @@ use super::key::Recipient;
 use super::tree::{Entry, Kind as EntryKind, Root, Tree, stays_inside};
 use crate::error::{Context as _, Error, Kind, Result};
 
-/// Of a mixed tree it leaves 4 % more than zstd's default, 3, in half the time; most of a vault does not compress at all.
+/// Of a mixed tree it leaves 4 % more than zstd's default, 3, in half the time; keys and tokens do not compress at all.
 const LEVEL: i32 = 1;
 /// How many threads compress, besides the one that reads and seals.
 const COMPRESSORS: u32 = 2;

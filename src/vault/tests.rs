@@ -298,14 +298,20 @@ fn two_inits_have_one_winner_who_is_named() {
     );
 }
 
-#[test]
-fn a_push_from_behind_is_a_fork_and_a_pull_before_it_is_none() {
-    let store = SimStore::default();
+/// Two machines that both have the first commit.
+fn pair(store: &SimStore) -> (Machine, Machine) {
     let (one, two) =
-        (Machine::new("one", &store, Power::default()), Machine::new("two", &store, Power::default()));
+        (Machine::new("one", store, Power::default()), Machine::new("two", store, Power::default()));
     one.save("1").unwrap();
     one.push().unwrap();
     two.pull().unwrap();
+    (one, two)
+}
+
+#[test]
+fn a_push_from_behind_is_a_fork_and_a_pull_before_it_is_none() {
+    let store = SimStore::default();
+    let (one, two) = pair(&store);
     for content in ["2", "3"] {
         one.save(content).unwrap();
         one.push().unwrap();
@@ -543,11 +549,7 @@ fn pruning_keeps_what_it_is_told_to() {
 #[test]
 fn what_nobody_names_goes_after_a_day_and_what_somebody_does_stays() {
     let store = SimStore::default();
-    let (one, two) =
-        (Machine::new("one", &store, Power::default()), Machine::new("two", &store, Power::default()));
-    one.save("1").unwrap();
-    one.push().unwrap();
-    two.pull().unwrap();
+    let (one, two) = pair(&store);
     // A branch, a commit that waits with its generation there already, a held one, a leftover, and what is somebody else's.
     one.save("2").unwrap();
     two.save("lost").unwrap();
@@ -587,11 +589,7 @@ fn what_nobody_names_goes_after_a_day_and_what_somebody_does_stays() {
 #[test]
 fn a_commit_that_names_what_is_being_removed_is_told_and_can_be_healed() {
     let store = SimStore::default();
-    let (one, two) =
-        (Machine::new("one", &store, Power::default()), Machine::new("two", &store, Power::default()));
-    one.save("1").unwrap();
-    one.push().unwrap();
-    two.pull().unwrap();
+    let (one, two) = pair(&store);
     // A push that broke off before its commit was there, and another leftover, which goes first.
     let commit = two.save("late").unwrap();
     let late = Object::Generation.key(&commit.body.generation);

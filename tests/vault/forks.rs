@@ -17,16 +17,22 @@ fn bring(from: &Path, to: &Path) {
     }
 }
 
+/// Two machines with the same vault, each with its own copy of the store's directory.
+fn with_a_copy_each(place: &Path) -> [Machine; 2] {
+    let [at_one, at_two] = ["one", "two"].map(|name| place.join(name));
+    let one = Machine::new(&at_one);
+    one.init();
+    one.run("cp", &["-r", &at_one.to_string_lossy(), &at_two.to_string_lossy()], "").success();
+    let two = Machine::new(&at_two);
+    two.vault(&["pull"]).success();
+    [one, two]
+}
+
 /// A machine that has changed the passphrase, and lost the number of that commit to another machine's, as a synchroniser of directories
 /// does it.
 fn with_other_keys(place: &Path) -> Machine {
     let at = |name: &str| place.join(name);
-    let one = Machine::new(&at("one"));
-    one.init();
-    let copied = one.run("cp", &["-r", &at("one").to_string_lossy(), &at("two").to_string_lossy()], "");
-    copied.success();
-    let two = Machine::new(&at("two"));
-    two.vault(&["pull"]).success();
+    let [one, two] = with_a_copy_each(place);
     let both = format!("{PASSPHRASE}{NEW}");
     one.vault_with(&["passphrase", "--passphrases-fd", "0"], &both).success();
     let key = two.ssh_key("key", &["-t", "ed25519"], "");
@@ -45,12 +51,7 @@ fn with_other_keys(place: &Path) -> Machine {
 fn sides_that_share_no_key_are_a_fork() {
     let place = tempfile::tempdir().unwrap();
     let at = |name: &str| place.path().join(name);
-    let one = Machine::new(&at("one"));
-    one.init();
-    let copied = one.run("cp", &["-r", &at("one").to_string_lossy(), &at("two").to_string_lossy()], "");
-    copied.success();
-    let two = Machine::new(&at("two"));
-    two.vault(&["pull"]).success();
+    let [one, two] = with_a_copy_each(place.path());
     let change = ["passphrase", "--passphrases-fd", "0"];
     one.vault_with(&change, &format!("{PASSPHRASE}{NEW}")).success();
     one.vault_with(&change, &format!("{NEW}{PASSPHRASE}")).success();
