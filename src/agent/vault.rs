@@ -1,6 +1,6 @@
 //! The vault of this pod: the subsystem by which the host opens, saves and locks it, and saving by itself.
 //!
-//! One request is a line of JSON, for [`Request::Unlock`] followed by the sealed generation; one answer is JSON.
+//! One request is a line of JSON, for [`Request::Add`] followed by what is packed; one answer is JSON.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, Read, Write as _};
@@ -20,6 +20,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use zeroize::Zeroize as _;
 
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::link::pipe::Receiving;
 use crate::pod::spec::{RUN, VAULT_MEMORY, VAULT_SPOOL};
 use crate::vault::archive::{Extracted, Limits};
 use crate::vault::id::VaultId;
@@ -52,7 +53,7 @@ const SERVED: usize = 8;
 pub enum Request {
     /// Whether it is open.
     State,
-    /// Open it; the sealed generation follows.
+    /// Open it; the sealed generation comes through a [pipe](Receiving).
     Unlock {
         /// What to open.
         opening: Box<Opening>,
@@ -314,7 +315,7 @@ impl Vault {
         }
     }
 
-    async fn answer(&self, request: Request, sealed: impl Read + Send + 'static) -> Result<Answer> {
+    async fn answer(&self, request: Request, packed: impl Read + Send + 'static) -> Result<Answer> {
         match request {
             Request::State => {
                 let (open, held) = self.state().unzip();
@@ -327,6 +328,8 @@ impl Vault {
                             return Err(Error::new(Kind::Failure, "this pod has no memory for a vault")
                                 .hint("it is older than this tazpod: `tazpod up --recreate`"));
                         }
+                        let sealed = Receiving::open(Path::new(RUN), SILENCE)
+                            .context(Kind::Failure, || "cannot open the pipe that the vault comes through")?;
                         keeper.unlock(*opening, sealed, Limits::default())
                     })
                     .await?;
@@ -355,7 +358,7 @@ impl Vault {
                 let stage = self.work(|keeper| keeper.stage()).await?;
                 // Without the keeper: whoever sends slowly holds up nobody.
                 let filling = tokio::task::spawn_blocking(move || {
-                    let extracted = stage.fill(sealed, Limits::default())?;
+                    let extracted = stage.fill(packed, Limits::default())?;
                     Ok::<_, Error>((stage, extracted))
                 });
                 let filled = filling.await.context(Kind::Failure, || "the vault's keeper broke off")?;
@@ -486,7 +489,7 @@ pub async fn serve(vault: &Vault, mut channel: Channel<Msg>) -> Result<(), russh
         Ok(request) => {
             let (sender, receiver) = mpsc::channel(16);
             let runtime = tokio::runtime::Handle::current();
-            let sealed = Incoming { runtime, queue: receiver, rest: line.freeze(), ended: false };
+            let packed = Incoming { runtime, queue: receiver, rest: line.freeze(), ended: false };
             let feed = async {
                 // What nobody reads is not waited for: the answer comes all the same.
                 while let Some(message) = channel.wait().await {
@@ -503,7 +506,7 @@ pub async fn serve(vault: &Vault, mut channel: Channel<Msg>) -> Result<(), russh
                 std::future::pending().await
             };
             tokio::select! {
-                answer = vault.answer(request, sealed) => answer,
+                answer = vault.answer(request, packed) => answer,
                 never = feed => never,
             }
         }

@@ -9,16 +9,21 @@ pub const DETACH: &str = "enter ~ .";
 /// Opens the vault.
 pub const UNLOCK: &str = "enter ~ u";
 
-/// What arrives at once beyond this was pasted, not typed; in it nothing is looked for.
+/// What arrives at once beyond so many keys was pasted, not typed; in it nothing is looked for.
 const TYPED_AT_MOST: usize = 8;
 
 /// Several keys at once this soon after a paste are the rest of it: a terminal gives a paste in pieces of any size.
 const PASTE_GAP: Duration = Duration::from_millis(50);
 
 /// The marks of a bracketed paste.
-const PASTE_START: u64 = u64::from_be_bytes(*b"\0\0\x1b[200~");
+const PASTE_START: &[u8] = b"200~";
 const PASTE_END: u64 = u64::from_be_bytes(*b"\0\0\x1b[201~");
 const PASTE_MARK: u64 = (1 << 48) - 1;
+
+const ESCAPE: u8 = 0x1b;
+const BELL: u8 = 0x07;
+/// What is longer, in bytes, no terminal sends after CSI.
+const LONGEST_CONTROL: usize = 64;
 
 /// What a sequence is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,10 +34,21 @@ pub enum Escape {
     Unlock,
 }
 
+impl Escape {
+    /// The setting of `[attach]`.
+    const fn setting(self) -> &'static str {
+        match self {
+            Escape::Detach => "detach",
+            Escape::Unlock => "unlock",
+        }
+    }
+}
+
 /// Finds the sequences in what is typed.
 ///
 /// As OpenSSH does it, keys of a sequence that may become complete are held back, all but a leading Enter; if it does
-/// not become complete they go through after all.
+/// not become complete they go through after all. What the terminal says between two keys, because the program asked or because
+/// the mouse moved, goes through and counts for nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Detector {
     sequences: Vec<(Escape, Vec<Vec<u8>>)>,
@@ -40,10 +56,7 @@ pub struct Detector {
     matched: Vec<u8>,
     /// … and those of them that the program has not got.
     held: Vec<u8>,
-    /// Between the marks of a bracketed paste.
-    pasting: bool,
-    /// The last bytes, in which the marks are looked for: a mark may arrive in pieces too.
-    tail: u64,
+    terminal: Terminal,
     /// When more came at once than is typed.
     pasted: Option<Instant>,
 }
@@ -65,6 +78,10 @@ impl Detector {
     /// [`Kind::Config`] where a key is not one, a sequence of one plain key would take it from the user, or one sequence is the
     /// beginning of another.
     pub fn parse(texts: &[(Escape, &str)]) -> Result<Detector> {
+        let named = |texts: &[(Escape, &str)]| {
+            let each = texts.iter().map(|(escape, text)| format!("`{} = \"{text}\"`", escape.setting()));
+            each.collect::<Vec<_>>().join(" and ")
+        };
         let mut detector = Detector::default();
         for &(escape, text) in texts.iter().filter(|(_, text)| *text != "none") {
             let keys = sequence(text)?;
@@ -72,11 +89,8 @@ impl Detector {
                 other.iter().zip(&keys).all(|(one, other)| one.iter().any(|byte| other.contains(byte)))
             };
             if detector.sequences.iter().any(begins) {
-                return Err(Error::new(
-                    Kind::Config,
-                    format!("`{text}` and another sequence of `[attach]` begin alike"),
-                )
-                .hint("neither may be the beginning of the other"));
+                return Err(Error::new(Kind::Config, format!("{} of `[attach]` begin alike", named(texts)))
+                    .hint("neither may be the beginning of the other; `none` switches one off"));
             }
             detector.sequences.push((escape, keys));
         }
@@ -85,28 +99,31 @@ impl Detector {
 
     /// Takes in what was read from the terminal at once.
     pub fn scan(&mut self, typed: &[u8], now: Instant) -> Typed {
-        if typed.len() > TYPED_AT_MOST {
+        let said = self.terminal.read(typed);
+        let keys = said.iter().filter(|(said, _)| *said != Said::Report).count();
+        if keys > TYPED_AT_MOST {
             self.pasted = Some(now);
         }
-        let burst = typed.len() > 1
-            && self.pasted.is_some_and(|pasted| now.saturating_duration_since(pasted) < PASTE_GAP);
+        let burst =
+            keys > 1 && self.pasted.is_some_and(|pasted| now.saturating_duration_since(pasted) < PASTE_GAP);
         let mut input = Vec::new();
-        for &byte in typed {
-            let was_pasting = self.pasting;
-            self.tail = (self.tail << 8 | u64::from(byte)) & PASTE_MARK;
-            match self.tail {
-                PASTE_START => self.pasting = true,
-                PASTE_END => self.pasting = false,
-                _ => {}
-            }
-            if burst || was_pasting || !self.expects(byte) {
+        for (said, bytes) in said {
+            let key = match said {
+                Said::Report => {
+                    input.extend(bytes);
+                    continue;
+                }
+                Said::Key(key) if !burst => Some(key),
+                Said::Key(_) | Said::Other => None,
+            };
+            if key.is_none_or(|key| !self.expects(key)) {
                 self.give_up(&mut input);
             }
-            if burst || was_pasting || !self.expects(byte) {
-                input.push(byte);
+            let Some(key) = key.filter(|key| self.expects(*key)) else {
+                input.extend(bytes);
                 continue;
-            }
-            self.matched.push(byte);
+            };
+            self.matched.push(key);
             let typed = self.matched.len();
             let escape = self.begun().find(|(_, keys)| keys.len() == typed).map(|(escape, _)| *escape);
             if escape.is_some() {
@@ -114,9 +131,9 @@ impl Detector {
                 self.held.clear();
                 return Typed { input, escape };
             }
-            match byte {
-                b'\r' | b'\n' if typed == 1 => input.push(byte),
-                _ => self.held.push(byte),
+            match key {
+                b'\r' | b'\n' if typed == 1 => input.extend(bytes),
+                _ => self.held.extend(bytes),
             }
         }
         Typed { input, escape: None }
@@ -136,6 +153,184 @@ impl Detector {
     fn give_up(&mut self, input: &mut Vec<u8>) {
         self.matched.clear();
         input.append(&mut self.held);
+    }
+}
+
+/// What a terminal sends at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    /// A key that counts as this byte.
+    Key(u8),
+    /// Another key, or a part of a paste.
+    Other,
+    /// No key: an answer to a query, the mouse, the focus, a key let go.
+    Report,
+}
+
+/// Tells keys from what else a terminal sends: ECMA-48, "XTerm Control Sequences", kitty's keyboard protocol.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Terminal {
+    state: State,
+    /// Between the marks of a bracketed paste.
+    pasting: bool,
+    /// The last bytes, in which the second mark is looked for: it may arrive in pieces, and after anything.
+    tail: u64,
+    /// Whether the program has the beginning of what has not ended.
+    split: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Ground,
+    Escape,
+    /// After CSI, what came since.
+    Control(Vec<u8>),
+    /// After SS3.
+    Single,
+    /// So many bytes of an old report of the mouse are to come.
+    Mouse(u8),
+    /// In a string: OSC, DCS, SOS, PM or APC.
+    Text,
+    TextEscape,
+}
+
+/// What a byte brought.
+enum Step {
+    More,
+    Done(Said),
+    /// What came before it is this, and the byte begins something.
+    Broken(Said),
+}
+
+impl Terminal {
+    /// What was read at once, in the order that it came.
+    fn read(&mut self, typed: &[u8]) -> Vec<(Said, Vec<u8>)> {
+        let (mut all, mut current) = (Vec::new(), Vec::new());
+        for &byte in typed {
+            self.tail = (self.tail << 8 | u64::from(byte)) & PASTE_MARK;
+            if self.pasting {
+                self.pasting = self.tail != PASTE_END;
+                all.push((Said::Other, vec![byte]));
+                continue;
+            }
+            let mut step = self.step(byte);
+            if let Step::Broken(said) = step {
+                all.push((said, std::mem::take(&mut current)));
+                (self.state, self.split) = (State::Ground, false);
+                step = self.step(byte);
+            }
+            current.push(byte);
+            if let Step::Done(said) = step {
+                let split = std::mem::take(&mut self.split);
+                let said = if split && matches!(said, Said::Key(_)) { Said::Other } else { said };
+                all.push((said, std::mem::take(&mut current)));
+                self.state = State::Ground;
+            }
+        }
+        // These are keys: what else begins so comes in one piece.
+        let key = match (&self.state, self.split) {
+            (State::Escape, _) => Some(Said::Key(ESCAPE)),
+            // With Alt.
+            (_, false) if current.len() == 2 => Some(Said::Other),
+            _ => None,
+        };
+        if let Some(key) = key {
+            self.state = State::Ground;
+            all.push((key, current));
+        } else if !current.is_empty() {
+            self.split = true;
+            all.push((Said::Report, current));
+        }
+        all
+    }
+
+    fn step(&mut self, byte: u8) -> Step {
+        match &mut self.state {
+            State::Ground if byte == ESCAPE => self.state = State::Escape,
+            State::Ground => return Step::Done(Said::Key(byte)),
+            State::Escape => match byte {
+                b'[' => self.state = State::Control(Vec::new()),
+                b'O' => self.state = State::Single,
+                b']' | b'P' | b'X' | b'^' | b'_' => self.state = State::Text,
+                _ => return Step::Broken(Said::Key(ESCAPE)),
+            },
+            State::Single => return Step::Done(Said::Other),
+            State::Control(sequence) => match byte {
+                b' '..=b'?' if sequence.len() < LONGEST_CONTROL => sequence.push(byte),
+                b'M' if sequence.is_empty() => self.state = State::Mouse(3),
+                b'@'..=b'~' => {
+                    sequence.push(byte);
+                    self.pasting = sequence == PASTE_START;
+                    return Step::Done(control(sequence));
+                }
+                _ => return Step::Broken(Said::Other),
+            },
+            State::Mouse(left) => {
+                *left -= 1;
+                if *left == 0 {
+                    return Step::Done(Said::Report);
+                }
+            }
+            State::Text => match byte {
+                BELL => return Step::Done(Said::Report),
+                ESCAPE => self.state = State::TextEscape,
+                // Somebody types: it was no string, but a key with Alt.
+                0..b' ' => return Step::Broken(Said::Other),
+                _ => {}
+            },
+            State::TextEscape if byte == b'\\' => return Step::Done(Said::Report),
+            State::TextEscape => return Step::Broken(Said::Other),
+        }
+        Step::More
+    }
+}
+
+/// What follows CSI, to its end.
+fn control(sequence: &[u8]) -> Said {
+    let (parameters, last) = match sequence.split_last() {
+        Some((last, parameters)) => (parameters, *last),
+        None => return Said::Other,
+    };
+    let is_private = parameters.first().is_some_and(|byte| matches!(byte, b'<'..=b'?'));
+    let has_intermediate = parameters.iter().any(|byte| matches!(byte, b' '..=b'/'));
+    if is_private || has_intermediate || matches!(last, b'I' | b'O' | b'R' | b'c' | b'n' | b't' | b'y') {
+        return Said::Report;
+    }
+    let numbers: Vec<Vec<u32>> = parameters
+        .split(|byte| *byte == b';')
+        .map(|part| part.split(|byte| *byte == b':').map(number).collect())
+        .collect();
+    let at = |part: usize, sub: usize| numbers.get(part).and_then(|part| part.get(sub)).copied().unwrap_or(0);
+    match (last, at(0, 0)) {
+        // Let go, or a key such as Shift alone.
+        (b'u', _) if at(1, 1) == 3 => Said::Report,
+        (b'u', 57441..=57454) => Said::Report,
+        (b'u', code) => key_of([at(2, 0), at(0, 1)].into_iter().find(|typed| *typed != 0), code, at(1, 0)),
+        // As xterm reports them, where it is told to.
+        (b'~', 27) => key_of(None, at(2, 0), (at(1, 0).saturating_sub(1) & !1) + 1),
+        _ => Said::Other,
+    }
+}
+
+fn number(digits: &[u8]) -> u32 {
+    std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
+/// The byte that a key's code is, or the text that it gave. `modifiers` is one more than their bits.
+fn key_of(text: Option<u32>, code: u32, modifiers: u32) -> Said {
+    const SHIFT: u32 = 1;
+    const CONTROL: u32 = 4;
+    const LOCKS: u32 = 64 | 128;
+    const KEYPAD_ENTER: u32 = 57414;
+    let code = if code == KEYPAD_ENTER { u32::from(b'\r') } else { code };
+    let Ok(key) = u8::try_from(text.unwrap_or(code)) else { return Said::Other };
+    match modifiers.saturating_sub(1) & !LOCKS {
+        0 => Said::Key(key),
+        SHIFT if text.is_some() => Said::Key(key),
+        SHIFT => Said::Key(key.to_ascii_uppercase()),
+        CONTROL => Said::Key(key.to_ascii_uppercase() & 0x1f),
+        _ => Said::Other,
     }
 }
 
@@ -249,6 +444,61 @@ mod tests {
     }
 
     #[test]
+    fn what_the_terminal_says_between_two_keys_counts_for_nothing() {
+        let reports = [
+            "\x1b[0n",
+            "\x1b[12;40R",
+            "\x1b[?62;c",
+            "\x1b[<35;80;24M",
+            "\x1b[<0;1;1m",
+            "\x1b[M !!",
+            "\x1b[I",
+            "\x1b[?2026;2$y",
+            "\x1b]11;rgb:0000/0000/0000\x1b\\",
+            "\x1b]l~.~u\x07",
+            "\x1bP1$r0m\x1b\\",
+            "\x1b_Gi=1;OK\x1b\\",
+            "\x1b[57441;2u",
+            "\x1b[126;1:3u",
+        ];
+        for report in reports {
+            assert_eq!(
+                typed(DETACH, &["\r", report, "~", report, "."]),
+                (format!("\r{report}{report}"), true)
+            );
+            let together = [&format!("\r{report}{report}~{report}.")[..]];
+            assert_eq!(typed(DETACH, &together).1, true, "{report:?}");
+            for cut in 3..report.len() {
+                let (one, other) = report.split_at(cut);
+                let keys = ["\r", "~", one, other, "."];
+                assert_eq!(typed(DETACH, &keys), (format!("\r{report}"), true), "{one:?} {other:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_keys_count() {
+        for key in ["\x1b[A", "\x1bOP", "\x1b[3~", "\x1b", "\x1b]", "\x1b[5;3u"] {
+            let (input, escape) = escaped(DETACH, &["\r", "~", key, "\x03", "."]);
+            assert_eq!((input, escape), (format!("\r~{key}\x03."), None));
+        }
+        // A string that nobody ends is none.
+        assert_eq!(typed(DETACH, &["\x1b]x", "y\r", "~", "."]), ("\x1b]xy\r".into(), true));
+        assert_eq!(typed("escape x", &["\x1b", "x"]), (String::new(), true));
+    }
+
+    #[test]
+    fn keys_in_another_encoding_count_as_themselves() {
+        let kitty = ["\x1b[13u", "\x1b[13;1:3u", "\x1b[57441;2u", "\x1b[96:126;2:1u", "\x1b[46;129u"];
+        assert_eq!(typed(DETACH, &kitty), ("\x1b[13u\x1b[13;1:3u\x1b[57441;2u".into(), true));
+        assert_eq!(typed(DETACH, &["\x1b[57414u", "\x1b[96;2;126u", "."]).1, true);
+        assert_eq!(typed("ctrl-a D", &["\x1b[97;5u", "\x1b[100;2u"]), (String::new(), true));
+        assert_eq!(typed(DETACH, &["\r", "\x1b[27;2;126~", "."]), ("\r".into(), true));
+        assert_eq!(typed("ctrl-a d", &["\x1b[27;5;97~", "d"]), (String::new(), true));
+        assert_eq!(typed(DETACH, &["\r", "\x1b[126;3u", "."]), ("\r\x1b[126;3u.".into(), false), "with Alt");
+    }
+
+    #[test]
     fn sequences_that_begin_alike() {
         assert_eq!(escaped(DETACH, &["x\r", "~", "u"]), ("x\r".into(), Some(Escape::Unlock)));
         assert_eq!(escaped(DETACH, &["\r", "~", "~", "u"]), ("\r~~u".into(), None));
@@ -258,7 +508,11 @@ mod tests {
         );
         assert_eq!(escaped("ctrl-a d", &["\x01", "\r", "~", "u"]), ("\x01\r".into(), Some(Escape::Unlock)));
         for bad in [UNLOCK, "enter ~", "enter", "enter ~ u x"] {
-            assert_eq!(detector(bad).unwrap_err().kind(), Kind::Config, "{bad}");
+            let error = detector(bad).unwrap_err();
+            assert_eq!(error.kind(), Kind::Config, "{bad}");
+            let expected =
+                format!("`detach = \"{bad}\"` and `unlock = \"enter ~ u\"` of `[attach]` begin alike");
+            assert_eq!(error.to_string(), expected);
         }
     }
 

@@ -2,12 +2,14 @@
 
 pub mod escape;
 pub mod inside;
+pub mod pipe;
 pub mod relay;
 mod stream;
 mod unblocked;
 
 use std::borrow::Cow;
 use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,8 +33,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long the keeper of the vault may work on one request: a large vault on a slow disk.
 const VAULT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
-/// How much of a sealed generation is read at a time, in bytes.
-const SEALED_PIECE: usize = 256 << 10;
+/// How much of what follows a request is read at a time, in bytes.
+const PIECE: usize = 256 << 10;
 
 /// AES-256-GCM first: the default of both ends, ChaCha20, carries half as much here. Never `none`.
 pub fn preferred_algorithms() -> Preferred {
@@ -78,7 +80,7 @@ impl Keys {
     }
 }
 
-fn private_key(path: &std::path::Path) -> Result<PrivateKey> {
+fn private_key(path: &Path) -> Result<PrivateKey> {
     match std::fs::read_to_string(path) {
         Ok(text) => {
             PrivateKey::from_openssh(text).context(Kind::Failure, || format!("bad key `{}`", path.display()))
@@ -175,21 +177,42 @@ impl Link {
         self.handle.channel_open_session().await.map_err(lost)
     }
 
-    /// Asks the keeper of the pod's vault; what `sealed` gives follows the request.
+    /// Asks the keeper of the pod's vault; what `packed` gives follows the request.
     ///
     /// # Errors
     /// What the agent refused; where the connection is gone.
     pub async fn vault(
         &self,
         request: &vault::Request,
-        sealed: Option<&mut (dyn Read + Send)>,
+        packed: Option<&mut (dyn Read + Send)>,
     ) -> Result<vault::Answer> {
-        let mut channel = self.channel().await?;
+        let mut channel = self.request(request).await?;
+        let writer = channel.make_writer();
+        let answer = exchange(writer, read_answer(&mut channel, VAULT_TIMEOUT), packed).await?;
+        answer_of(&answer)
+    }
+
+    /// Has the keeper open a sealed generation, which goes through a pipe in the pod's run directory.
+    ///
+    /// # Errors
+    /// As [`Link::vault`]; where there can be no pipe.
+    pub async fn unlock(
+        &self,
+        run: &Path,
+        request: &vault::Request,
+        sealed: &mut (dyn Read + Send),
+    ) -> Result<vault::Answer> {
+        let mut pipe = pipe::Sending::make(run)?;
+        let mut channel = self.request(request).await?;
+        let reading = read_answer(&mut channel, VAULT_TIMEOUT);
+        answer_of(&exchange(&mut pipe.sender, reading, Some(sealed)).await?)
+    }
+
+    async fn request(&self, request: &vault::Request) -> Result<Channel<Msg>> {
+        let channel = self.channel().await?;
         channel.request_subsystem(false, vault::SUBSYSTEM).await.map_err(lost)?;
         channel.data_bytes(request_line(request)?).await.map_err(lost)?;
-        let writer = channel.make_writer();
-        let answer = exchange(writer, read_answer(&mut channel, VAULT_TIMEOUT), sealed).await?;
-        answer_of(&answer)
+        Ok(channel)
     }
 
     /// Asks the agent about itself.
@@ -213,16 +236,16 @@ fn request_line(request: &vault::Request) -> Result<Vec<u8>> {
     Ok(line)
 }
 
-/// Sends what `sealed` gives, and its end, while the answer is waited for: whoever refuses takes no more, and says why.
+/// Sends what `following` gives, and its end, while the answer is waited for: whoever refuses takes no more, and says why.
 async fn exchange(
     mut writer: impl AsyncWrite + Unpin,
     reading: impl Future<Output = Result<Vec<u8>>>,
-    mut sealed: Option<&mut (dyn Read + Send)>,
+    mut following: Option<&mut (dyn Read + Send)>,
 ) -> Result<Vec<u8>> {
     let sending = async {
-        let mut buffer = vec![0; SEALED_PIECE];
-        while let Some(sealed) = &mut sealed {
-            let count = sealed.read(&mut buffer).context(Kind::Failure, || "cannot read the vault")?;
+        let mut buffer = vec![0; PIECE];
+        while let Some(following) = &mut following {
+            let count = following.read(&mut buffer).context(Kind::Failure, || "cannot read the vault")?;
             if count == 0 {
                 break;
             }

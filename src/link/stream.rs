@@ -1,17 +1,17 @@
 //! The bytes under the link: a Unix socket, or the stdio of a command in the pod.
 
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bollard::container::LogOutput;
 use bytes::{Buf, Bytes};
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::FileType;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 
+use super::pipe;
 use crate::adapters::engine::{Engine, ExecStream};
 use crate::adapters::state::{LinkRecord, PodDir};
 use crate::error::{Error, Kind, Result};
@@ -63,11 +63,7 @@ impl LinkStream {
 /// Connects to a socket that programs in the pod can replace: by descriptor, so that a symbolic link is never
 /// followed, and a path of any length works.
 async fn connect(path: &Path) -> io::Result<UnixStream> {
-    let socket = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-    if FileType::from_raw_mode(rustix::fs::fstat(&socket)?.st_mode) != FileType::Socket {
-        return Err(io::Error::other("not a socket"));
-    }
-    UnixStream::connect(format!("/proc/self/fd/{}", socket.as_raw_fd())).await
+    UnixStream::connect(pipe::named(&pipe::at(path, FileType::Socket)?)).await
 }
 
 impl AsyncRead for LinkStream {

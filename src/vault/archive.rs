@@ -277,9 +277,11 @@ pub fn extract(plain: impl Read + Send, root: &Root, limits: Limits) -> Result<E
 fn ahead<T>(mut from: impl Read + Send, work: impl FnOnce(&mut Ahead) -> T) -> io::Result<T> {
     std::thread::scope(|scope| {
         let (sender, pieces) = mpsc::sync_channel(AHEAD);
+        let (used, free) = mpsc::channel::<Vec<u8>>();
         let reading = move || {
             loop {
-                let mut piece = Vec::with_capacity(PIECE);
+                let mut piece = free.try_recv().unwrap_or_else(|_| Vec::with_capacity(PIECE));
+                piece.clear();
                 let read = from.by_ref().take(PIECE as u64).read_to_end(&mut piece);
                 let last = !matches!(read, Ok(1..));
                 // Whoever worked may have refused what came before.
@@ -289,13 +291,14 @@ fn ahead<T>(mut from: impl Read + Send, work: impl FnOnce(&mut Ahead) -> T) -> i
             }
         };
         std::thread::Builder::new().spawn_scoped(scope, reading)?;
-        Ok(work(&mut Ahead { pieces, piece: io::Cursor::default(), ended: false }))
+        Ok(work(&mut Ahead { pieces, used, piece: io::Cursor::default(), ended: false }))
     })
 }
 
 /// What another thread reads. Its end is said; without that it is no end.
 struct Ahead {
     pieces: mpsc::Receiver<io::Result<Vec<u8>>>,
+    used: mpsc::Sender<Vec<u8>>,
     piece: io::Cursor<Vec<u8>>,
     ended: bool,
 }
@@ -305,7 +308,9 @@ impl Read for Ahead {
         if self.piece.fill_buf()?.is_empty() && !self.ended {
             let piece = self.pieces.recv().map_err(|_| io::ErrorKind::UnexpectedEof)??;
             self.ended = piece.is_empty();
-            self.piece = io::Cursor::new(piece);
+            let used = std::mem::replace(&mut self.piece, io::Cursor::new(piece));
+            // The other thread may have no more to read.
+            let _ = self.used.send(used.into_inner());
         }
         self.piece.read(buffer)
     }

@@ -1,39 +1,53 @@
-//! A writer that names what passes through it.
+//! What names the bytes that pass through it.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
 use sha2::{Digest, Sha256};
 
 use super::id::Hash;
 
 /// Hashes and counts what it passes on.
-pub struct Hashing<W> {
-    into: W,
+pub struct Hashing<T> {
+    inner: T,
     hasher: Sha256,
     size: u64,
 }
 
-impl<W: Write> Hashing<W> {
-    /// In front of this writer.
-    pub fn new(into: W) -> Hashing<W> {
-        Hashing { into, hasher: Sha256::new(), size: 0 }
+impl<T> Hashing<T> {
+    /// In front of this writer, or behind this reader.
+    pub fn new(inner: T) -> Hashing<T> {
+        Hashing { inner, hasher: Sha256::new(), size: 0 }
     }
 
-    /// The hash and the size in bytes of all that was written, and the writer.
-    pub fn finish(self) -> (Hash, u64, W) {
-        (Hash(self.hasher.finalize().into()), self.size, self.into)
+    /// The hash and the size in bytes of all that passed, and what it passed to or came from.
+    pub fn finish(self) -> (Hash, u64, T) {
+        (Hash(self.hasher.finalize().into()), self.size, self.inner)
+    }
+}
+
+impl<T> Hashing<T> {
+    fn pass(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+        self.size += bytes.len() as u64;
+    }
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.pass(buffer.get(..count).unwrap_or_default());
+        Ok(count)
     }
 }
 
 impl<W: Write> Write for Hashing<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.into.write(bytes)?;
-        self.hasher.update(bytes.get(..count).unwrap_or_default());
-        self.size += count as u64;
+        let count = self.inner.write(bytes)?;
+        self.pass(bytes.get(..count).unwrap_or_default());
         Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.into.flush()
+        self.inner.flush()
     }
 }

@@ -15,6 +15,7 @@ use zeroize::Zeroize as _;
 use super::archive::{self, Extracted, Limits, Packed};
 use super::commit::{Commit, Draft, Link, Reason};
 use super::disk::RealDisk;
+use super::hashing::Hashing;
 use super::id::{Hash, VaultId};
 use super::key::{Identity, Recipient, Signer};
 use super::local::{Local, Object};
@@ -37,6 +38,10 @@ pub struct Opening {
     pub identity: String,
     /// The commit that is opened.
     pub head: Link,
+    /// Its sealed generation …
+    pub generation: Hash,
+    /// … and that one's size in bytes.
+    pub size: u64,
     /// The keyring that its commits go on naming.
     pub keys: Hash,
     /// The same for other recipients.
@@ -242,10 +247,7 @@ impl Keeper {
         let _ = self.clear_leftovers();
         let fresh = self.beside()?;
         private_directory(&fresh)?;
-        let opened = identity.open(sealed).and_then(|plain| {
-            let extracted = archive::extract(plain, &root(&fresh)?, limits)?;
-            Ok((extracted, Tree::scan(&root(&fresh)?).map_err(|source| Error::io("read", &fresh, source))?))
-        });
+        let opened = extract(&identity, &opening, sealed, &fresh, limits);
         let (extracted, saved) = match opened {
             Ok(opened) => opened,
             Err(error) => {
@@ -675,6 +677,23 @@ fn left_in_memory(error: Error) -> Error {
     error.hint("this is left in the pod's memory: `sudo rm -r` removes it")
 }
 
+/// A generation's tree, in this directory. The recipient is no secret: only by its hash is it known to be the one that was signed.
+fn extract(
+    identity: &Identity,
+    opening: &Opening,
+    sealed: impl Read + Send,
+    into: &Path,
+    limits: Limits,
+) -> Result<(Extracted, Tree)> {
+    let root = root(into)?;
+    let mut sealed = Hashing::new(sealed.take(opening.size));
+    let extracted = archive::extract(identity.open(&mut sealed)?, &root, limits)?;
+    if sealed.finish().0 != opening.generation {
+        return Err(Error::new(Kind::Integrity, "what was opened is not the commit's generation"));
+    }
+    Ok((extracted, Tree::scan(&root).map_err(|source| Error::io("read", into, source))?))
+}
+
 fn locked() -> Error {
     Error::new(Kind::Locked, "the vault is locked").hint("`tazpod vault unlock` opens it, from the host")
 }
@@ -773,19 +792,22 @@ mod tests {
             Local::new(&RealDisk::SHARED, self.at("spool"))
         }
 
-        /// The first generation: a tree of these files.
-        fn begin(&mut self, files: &[&str]) {
-            let tree = self.at("first");
-            fs::create_dir(&tree).unwrap();
+        /// A sealed tree of these files.
+        fn sealed(&self, files: &[&str]) -> Vec<u8> {
+            let tree = tempfile::tempdir().unwrap();
             for name in files {
-                let path = tree.join(name);
+                let path = tree.path().join(name);
                 fs::create_dir_all(path.parent().unwrap()).unwrap();
                 fs::write(path, *name).unwrap();
             }
-            let root = Root::open(&tree).unwrap();
+            let root = Root::open(tree.path()).unwrap();
             let recipient = self.keyring.current().recipient();
-            let bytes =
-                archive::seal(&root, &Tree::scan(&root).unwrap(), &recipient, Vec::new()).unwrap().into;
+            archive::seal(&root, &Tree::scan(&root).unwrap(), &recipient, Vec::new()).unwrap().into
+        }
+
+        /// The first generation: a tree of these files.
+        fn begin(&mut self, files: &[&str]) {
+            let bytes = self.sealed(files);
             let draft = Draft {
                 generation: Hash::of(&bytes),
                 size: bytes.len() as u64,
@@ -802,12 +824,14 @@ mod tests {
             self.unlock(link, &bytes).unwrap();
         }
 
-        fn opening(&self, head: Link) -> Opening {
+        fn opening(&self, head: Link, sealed: &[u8]) -> Opening {
             use age::secrecy::ExposeSecret as _;
             let identity = self.keyring.current().to_line().expose_secret().to_owned();
             Opening {
                 identity,
                 head,
+                generation: Hash::of(sealed),
+                size: sealed.len() as u64,
                 keys: Hash([1; 32]),
                 recipients: None,
                 host: "host".into(),
@@ -817,7 +841,7 @@ mod tests {
         }
 
         fn unlock(&mut self, head: Link, sealed: &[u8]) -> Result<Extracted> {
-            let opening = self.opening(head);
+            let opening = self.opening(head, sealed);
             self.keeper.unlock(opening, sealed, Limits::default())
         }
 
@@ -893,6 +917,12 @@ mod tests {
         let stranger = Link { vk: super::super::id::SignerId([1; 32]), ..head };
         assert_eq!(pod.unlock(stranger, &sealed).unwrap_err().kind(), Kind::Integrity);
         assert_eq!(pod.unlock(head, &sealed[..sealed.len() - 1]).unwrap_err().kind(), Kind::Integrity);
+        // Sealed to the same recipient, which is no secret.
+        let other = pod.sealed(&["another"]);
+        let mut opening = pod.opening(head, &sealed);
+        opening.size = other.len() as u64;
+        let error = pod.keeper.unlock(opening, &other[..], Limits::default()).unwrap_err();
+        assert_eq!(error.to_string(), "what was opened is not the commit's generation");
         let mut names: Vec<_> =
             fs::read_dir(pod.at("memory")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.retain(|name| name != "open");
@@ -939,7 +969,7 @@ mod tests {
         pod.write("a", "newer");
         pod.keeper.lock(false, TIME).unwrap();
         let (head, sealed) = pod.collect();
-        let mut opening = pod.opening(head);
+        let mut opening = pod.opening(head, &sealed);
         opening.elsewhere = Some("other".into());
         pod.keeper.unlock(opening, &sealed[..], Limits::default()).unwrap();
         assert_eq!(pod.keeper.save(false, TIME).unwrap(), Saved::Unchanged);

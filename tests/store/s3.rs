@@ -307,6 +307,10 @@ fn checksums_are_sent_and_bodies_have_a_length() {
     assert_eq!(puts.len(), 1 + 3 + 1);
     for request in puts {
         assert_eq!(request.headers["content-md5"].len(), 24);
+        // Of a part's payload nothing else is signed.
+        let signed = request.headers["authorization"].split("SignedHeaders=").nth(1).unwrap();
+        let mut signed = signed.split(',').next().unwrap().split(';');
+        assert!(signed.any(|name| name == "content-md5"), "{:?}", request.headers);
         assert!(
             !request.headers.keys().any(|name| name.starts_with("x-amz-trailer")),
             "{:?}",

@@ -73,6 +73,8 @@ impl Args {
         let opening = Opening {
             identity: keyring.current().to_line().expose_secret().to_owned(),
             head: commit.link(),
+            generation: body.generation,
+            size: body.size,
             keys: body.keys,
             recipients: body.recipients,
             host: passphrase::host_name(),
@@ -84,7 +86,7 @@ impl Args {
         let step = context.ui.step("opening the vault");
         let local = vault.local();
         let (_, mut sealed) = local.open(Object::Generation, &body.generation)?;
-        let answer = link.vault(&request, Some(&mut *sealed)).await?;
+        let answer = link.unlock(&pod.run(), &request, &mut *sealed).await?;
         drop(step);
         let Answer::Unlocked { bytes, entries } = answer else { return Err(vault::unexpected(&answer)) };
         let size = ui::size(i64::try_from(bytes).unwrap_or(i64::MAX));

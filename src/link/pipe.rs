@@ -1,0 +1,162 @@
+//! A named pipe in a pod's run directory, through which the keeper gets a sealed generation.
+//!
+//! What is sealed needs no second cipher, and SSH's takes as long as all the rest of an unlock. The request, the answer and the keys
+//! go by SSH as ever. Programs of the pod can open the pipe, too: what they read is ciphertext, and what they write, or take away,
+//! makes a generation that is not the commit's.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fchmod, fstat, mknodat};
+use tokio::net::unix::pipe;
+
+use crate::error::{Error, Result};
+
+/// In the run directory. One tazpod at a time works on the vault.
+const NAME: &str = "sealed";
+/// How much is on its way at most, in bytes: what Linux lets everybody ask for.
+const CAPACITY: usize = 1 << 20;
+/// The pod's user may be another than ours.
+const READABLE: u32 = 0o644;
+
+/// Opens what is there and of this type, but for being named: a descriptor to be reopened by [`named`]. Programs of the pod can
+/// replace it, so that a symbolic link is never followed.
+///
+/// # Errors
+/// Where it is not there, or something else.
+pub fn at(path: &Path, kind: FileType) -> io::Result<OwnedFd> {
+    let found = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    match FileType::from_raw_mode(fstat(&found)?.st_mode) == kind {
+        true => Ok(found),
+        false => Err(io::Error::other("something else is in its place")),
+    }
+}
+
+/// The path, of any length, of what a descriptor is for.
+pub fn named(descriptor: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", descriptor.as_raw_fd())
+}
+
+/// The host's end. Dropping it removes the pipe.
+#[derive(Debug)]
+pub struct Sending {
+    path: PathBuf,
+    /// What is written here the keeper reads; it never ends before the keeper has answered.
+    pub sender: pipe::Sender,
+}
+
+impl Sending {
+    /// Makes the pipe in a run directory.
+    ///
+    /// # Errors
+    /// Where that is not possible.
+    pub fn make(run: &Path) -> Result<Sending> {
+        let path = run.join(NAME);
+        let make = || {
+            match fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(source),
+                _ => {}
+            }
+            mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
+            let made = at(&path, FileType::Fifo)?;
+            // Also for reading: it can be opened before the keeper has opened it.
+            let sender = pipe::OpenOptions::new().read_write(true).open_sender(named(&made))?;
+            fchmod(&sender, Mode::from_raw_mode(READABLE))?;
+            // A smaller one does, too.
+            let _ = rustix::pipe::fcntl_setpipe_size(&sender, CAPACITY);
+            Ok(sender)
+        };
+        let sender = make().map_err(|source| Error::io("make a pipe at", &path, source))?;
+        Ok(Sending { path, sender })
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        // The next one replaces it.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// The keeper's end.
+#[derive(Debug)]
+pub struct Receiving {
+    pipe: File,
+    patience: Timespec,
+}
+
+impl Receiving {
+    /// Opens the pipe in a run directory. Whoever sends may be silent for this long.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn open(run: &Path, patience: Duration) -> io::Result<Receiving> {
+        let made = at(&run.join(NAME), FileType::Fifo)?;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let pipe = rustix::fs::open(named(&made), flags, Mode::empty())?.into();
+        Ok(Receiving { pipe, patience: Timespec::try_from(patience).map_err(io::Error::other)? })
+    }
+}
+
+impl Read for Receiving {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let ready = poll(&mut [PollFd::new(&self.pipe, PollFlags::IN)], Some(&self.patience))?;
+            if ready == 0 {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            match self.pipe.read(buffer) {
+                // Somebody else was faster.
+                Err(source) if source.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_millis(50);
+
+    #[tokio::test]
+    async fn what_is_sent_arrives_and_silence_and_the_end_are_told_apart() {
+        let run = tempfile::tempdir().unwrap();
+        assert_eq!(Receiving::open(run.path(), PATIENCE).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let mut sending = Sending::make(run.path()).unwrap();
+        sending.sender.write_all(b"sealed").await.unwrap();
+        let mut receiving = Receiving::open(run.path(), PATIENCE).unwrap();
+        let mut buffer = [0; 16];
+        assert_eq!(receiving.read(&mut buffer).unwrap(), 6);
+        assert_eq!(&buffer[..6], b"sealed");
+        assert_eq!(receiving.read(&mut buffer).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        drop(sending);
+        assert_eq!(receiving.read(&mut buffer).unwrap(), 0);
+        assert_eq!(fs::read_dir(run.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_somebody_put_there_is_replaced_and_not_followed() {
+        let run = tempfile::tempdir().unwrap();
+        let other = run.path().join("other");
+        fs::write(&other, "private").unwrap();
+        fs::set_permissions(&other, fs::Permissions::from_mode(0o600)).unwrap();
+        symlink(&other, run.path().join(NAME)).unwrap();
+        assert!(Receiving::open(run.path(), PATIENCE).is_err());
+        drop(Sending::make(run.path()).unwrap());
+        assert_eq!(fs::metadata(&other).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_to_string(&other).unwrap(), "private");
+        fs::create_dir(run.path().join(NAME)).unwrap();
+        let error = Sending::make(run.path()).unwrap_err().to_string();
+        assert!(error.starts_with("cannot make a pipe at"), "{error}");
+    }
+}
