@@ -1,5 +1,6 @@
 //! The outside world: engines, files, terminals, system calls.
 
+pub mod certificates;
 pub mod child;
 pub mod engine;
 pub mod exposure;

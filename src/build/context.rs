@@ -18,9 +18,26 @@ use crate::error::{Context as _, Error, Kind, Result};
 const CONTAINERFILE: &str = "Containerfile";
 /// The agent's name in the context.
 const AGENT: &str = "tazpod";
+/// The name of the host's own certificates in the context.
+const HOST_CA: &str = "host-ca.pem";
 
 /// A file of a context.
 type File = (&'static str, &'static [u8]);
+
+/// Files of a vertical's directory below `images`, under their names.
+macro_rules! files {
+    ($vertical:literal: $($file:literal),*) => {
+        &[$(($file, include_bytes!(concat!("../../images/", $vertical, "/", $file)))),*]
+    };
+}
+
+/// The verticals that are compiled in.
+const COMPILED: &[(&str, &[File])] = &[
+    ("base", BASE),
+    ("aws", files!("aws": "Containerfile", "vertical.sh")),
+    ("k8s", files!("k8s": "Containerfile", "oci-cli.txt", "vertical.sh")),
+    ("ai", files!("ai": "Containerfile", "package-lock.json", "package.json", "vertical.sh")),
+];
 
 const BASE: &[File] = &[
     ("Containerfile", include_bytes!("../../images/base/Containerfile")),
@@ -33,7 +50,8 @@ const BASE: &[File] = &[
     ("dotfiles/.inputrc", include_bytes!("../../dotfiles/.inputrc")),
     ("dotfiles/.profile", include_bytes!("../../dotfiles/.profile")),
     ("dotfiles/.tmux.conf", include_bytes!("../../dotfiles/.tmux.conf")),
-    ("tools.sh", include_bytes!("../../images/base/tools.sh")),
+    ("tools.sh", include_bytes!("../../images/tools.sh")),
+    ("vertical.sh", include_bytes!("../../images/base/vertical.sh")),
 ];
 
 /// The largest context that is taken from a directory, in bytes: it passes through memory.
@@ -47,8 +65,10 @@ const IGNORE_FILES: &[&str] = &[".containerignore", ".dockerignore"];
 pub struct Sources {
     /// Sorted by path.
     entries: Vec<Entry>,
-    /// Whether the agent is among them.
+    /// Whether the agent goes with them.
     pub carries_agent: bool,
+    /// Whether the certificates that the host trusts go with them.
+    pub wants_host_ca: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,17 +90,17 @@ impl Sources {
     /// # Errors
     /// [`Kind::Image`] for a project's directory that cannot be read, is too large or has no `Containerfile`.
     pub fn of(vertical: &Vertical) -> Result<Option<Sources>> {
-        match (&vertical.directory, vertical.name.as_str()) {
-            (Some(directory), _) => Sources::read(directory).map(Some),
-            (None, "base") => Ok(Some(Sources::compiled(BASE))),
-            (None, _) => Ok(None),
+        if let Some(directory) = &vertical.directory {
+            return Sources::read(directory).map(Some);
         }
+        let found = COMPILED.iter().find(|(name, _)| *name == vertical.name);
+        Ok(found.map(|(_, files)| Sources::compiled(files)))
     }
 
     /// As if they were compiled in.
     #[cfg(test)]
     pub fn in_memory(files: &[File]) -> Sources {
-        Sources { carries_agent: false, ..Sources::compiled(files) }
+        Sources::compiled(files)
     }
 
     fn compiled(files: &[File]) -> Sources {
@@ -88,9 +108,19 @@ impl Sources {
             path: path.into(),
             content: Content::File { bytes: Bytes::from_static(bytes), executable: false },
         };
-        let mut entries: Vec<_> = files.iter().map(entry).collect();
+        let sources = Sources::new(files.iter().map(entry).collect());
+        Sources { carries_agent: sources.copies(AGENT), ..sources }
+    }
+
+    fn new(mut entries: Vec<Entry>) -> Sources {
         entries.sort_unstable();
-        Sources { entries, carries_agent: true }
+        let sources = Sources { entries, carries_agent: false, wants_host_ca: false };
+        Sources { wants_host_ca: sources.containerfile().contains(&format!("source={HOST_CA},")), ..sources }
+    }
+
+    /// Whether the Containerfile copies a file of this name from the context.
+    fn copies(&self, name: &str) -> bool {
+        self.containerfile().lines().any(|line| line.split(' ').take(2).eq(["COPY", name]))
     }
 
     /// The files of a directory that its `.containerignore` or `.dockerignore` leaves.
@@ -145,8 +175,7 @@ impl Sources {
                 entries.push(Entry { path: inner, content });
             }
         }
-        entries.sort_unstable();
-        Ok(Sources { entries, carries_agent: false })
+        Ok(Sources::new(entries))
     }
 
     fn containerfile(&self) -> &str {
@@ -191,11 +220,11 @@ impl Sources {
         hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The context as a tar: the same bytes for the same files, whenever and by whomever.
+    /// The context as a tar: the same bytes for the same files, whenever and by whomever. `host_ca` is PEM, or nothing.
     ///
     /// # Errors
     /// A path or the target of a link that tars do not have.
-    pub fn tar(&self, agent: &[u8]) -> Result<Bytes> {
+    pub fn tar(&self, agent: &[u8], host_ca: &[u8]) -> Result<Bytes> {
         let mut archive = tar::Builder::new(Vec::new());
         let mut pack = || -> io::Result<()> {
             let file = |bytes: &[u8], executable| {
@@ -213,6 +242,9 @@ impl Sources {
                         archive.append_link(&mut header(EntryType::Symlink, 0, 0o777), path, target)?;
                     }
                 }
+            }
+            if self.wants_host_ca {
+                archive.append_data(&mut file(host_ca, false), HOST_CA, host_ca)?;
             }
             if self.carries_agent {
                 archive.append_data(&mut file(agent, true), AGENT, agent)?;
@@ -388,8 +420,8 @@ mod tests {
     #[test]
     fn the_context_is_deterministic_sorted_and_nobodys() {
         let sources = base();
-        let context = sources.tar(b"binary").unwrap();
-        assert_eq!(context, sources.tar(b"binary").unwrap());
+        let context = sources.tar(b"binary", b"").unwrap();
+        assert_eq!(context, sources.tar(b"binary", b"").unwrap());
         let mut archive = tar::Archive::new(&context[..]);
         let entries: Vec<_> = archive
             .entries()
@@ -442,7 +474,7 @@ mod tests {
         fs::write(at(".dockerignore"), "# all\nContainerfile\nnode_modules\n**/*.pem\n*.log\n").unwrap();
         let some = Sources::read(directory.path()).unwrap();
         assert_eq!(names(&some), [".dockerignore", "Containerfile", "a", "a/b", "a/b/run.sh", "a/link"]);
-        let tar = some.tar(b"").unwrap();
+        let tar = some.tar(b"", b"").unwrap();
         let mut archive = tar::Archive::new(&tar[..]);
         let entries: Vec<_> = archive
             .entries()
@@ -514,7 +546,37 @@ mod tests {
 
     #[test]
     fn containerfiles_need_no_frontend() {
-        let text = std::str::from_utf8(BASE[0].1).unwrap();
-        assert!(!text.contains("# syntax") && !text.contains("<<") && !text.contains("--mount"));
+        for (name, files) in COMPILED {
+            let text = std::str::from_utf8(files[0].1).unwrap();
+            assert!(
+                files[0].0 == CONTAINERFILE && !text.contains("# syntax") && !text.contains("<<"),
+                "{name}"
+            );
+            // Which Docker 20.10 knows itself, and Podman.
+            assert!(
+                text.split("--mount").skip(1).all(|mount| mount.starts_with("=type=bind,source=")),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_agent_is_in_the_base_and_the_hosts_certificates_are_in_all() {
+        let catalog = Catalog::builtin().unwrap();
+        for (name, _) in COMPILED {
+            let sources = Sources::of(catalog.find(name).unwrap()).unwrap().unwrap();
+            assert_eq!(sources.carries_agent, *name == "base", "{name}");
+            assert!(sources.wants_host_ca && sources.takes("ALLOW_MISSING"), "{name}");
+            assert_eq!(sources.takes("PARENT"), *name != "base", "{name}");
+        }
+        let hash = |ca: &[u8]| {
+            (Sources::in_memory(&[(
+                CONTAINERFILE,
+                b"FROM x\nRUN --mount=type=bind,source=host-ca.pem,target=/ca x\n",
+            )])
+            .tar(b"", ca))
+            .unwrap()
+        };
+        assert_ne!(hash(b""), hash(b"PEM"));
     }
 }

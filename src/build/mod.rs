@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::adapters::certificates;
 use crate::adapters::engine::{self, CAPABILITIES, Engine, Helper, Image};
 use crate::catalog::{Catalog, Origin, Vertical};
 use crate::context::Context;
@@ -244,9 +245,10 @@ impl Builder<'_> {
             arguments.insert(ALLOW_MISSING.to_owned(), day.to_string());
             labels.insert(ALLOWED_LABEL.into(), "true".into());
         }
+        let host_ca = if step.sources.wants_host_ca { certificates::of_host() } else { String::new() };
         let build = engine::Build {
             tag: &temporary,
-            context: engine::BuildContext::Whole(step.sources.tar(agent)?),
+            context: engine::BuildContext::Whole(step.sources.tar(agent, host_ca.as_bytes())?),
             arguments: &arguments,
             labels: &labels,
             fresh: step.reason == Reason::Forced,

@@ -233,7 +233,7 @@ mod tests {
         let error = plan(&catalog, catalog.find("aws").unwrap(), |_| None, orphan).unwrap_err();
         assert_eq!(error.to_string(), "the Containerfile of `aws` does not stand on its parent");
         for (name, message) in [
-            ("k8s", "the image of `k8s` cannot be built yet"),
+            ("devops", "the image of `devops` cannot be built yet"),
             ("bazzite:base", "the image of `bazzite:base` is built by others"),
         ] {
             let error = plan(&catalog, catalog.find(name).unwrap(), |_| None, WANTED).unwrap_err();

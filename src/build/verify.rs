@@ -71,7 +71,11 @@ pub fn findings(tools: &[Tool], output: &str) -> Vec<Finding> {
         }
         match lines("tool").find(|(name, ..)| *name == tool.name) {
             Some((_, "0", said)) => State::Works {
-                version: version(said).to_owned(),
+                // Some that distributions build do not know their own.
+                version: version(said)
+                    .or(listed.map(|(_, _, version)| version).filter(|version| !version.is_empty()))
+                    .unwrap_or(said)
+                    .to_owned(),
                 source: listed.map_or(DISTRIBUTION, |(_, source, _)| source).to_owned(),
             },
             Some((_, code, said)) => State::Fails(format!("`{}` ended with {code}: {said}", tool.check)),
@@ -81,15 +85,15 @@ pub fn findings(tools: &[Tool], output: &str) -> Vec<Finding> {
     tools.iter().map(|tool| Finding { tool: tool.name.clone(), state: find(tool) }).collect()
 }
 
-/// The first word that looks like a version, without what stands around it; the whole line where none does.
-fn version(said: &str) -> &str {
+/// The first word that looks like a version, without what stands around it.
+fn version(said: &str) -> Option<&str> {
     let digits = |c: char| c.is_ascii_digit();
     let found = said.split([' ', ',', '(', ')', '"', '\'', '/']).find_map(|word| {
         let (_, rest) = word.split_at(word.find(digits)?);
         let (major, minor) = rest.split_once('.')?;
         (major.chars().all(digits) && minor.starts_with(digits)).then_some(rest)
     });
-    found.unwrap_or(said).trim_end_matches(['.', ';', ':', ']', '}'])
+    found.map(|found| found.trim_end_matches(['.', ';', ':', ']', '}']))
 }
 
 #[cfg(test)]
@@ -140,15 +144,18 @@ mod tests {
 
     #[test]
     fn lists_say_where_tools_come_from_and_which_are_left_out() {
-        let tools = ["fzf", "nvm", "yazi"].map(|name| Tool { name: name.into(), check: "x".into() });
-        let output = "list\tfzf\tmise\t0.60\nlist\tnvm\t-\tcannot reach it\ntool\tfzf\t0\t0.60.1\ntool\tnvm\t127\tno\n";
+        let tools =
+            ["fzf", "nvm", "yazi", "hcloud"].map(|name| Tool { name: name.into(), check: "x".into() });
+        let output = "list\tfzf\tmise\t0.60\nlist\tnvm\t-\tcannot reach it\ntool\tfzf\t0\t0.60.1\ntool\tnvm\t127\tno\n\
+                      list\thcloud\tapt\t1.39\ntool\thcloud\t0\thcloud unknown\n";
         let states: Vec<_> = findings(&tools, output).into_iter().map(|finding| finding.state).collect();
         assert_eq!(
             states,
             [
                 State::Works { version: "0.60.1".into(), source: "mise".into() },
                 State::LeftOut("cannot reach it".into()),
-                State::Fails("`x` never ran".into())
+                State::Fails("`x` never ran".into()),
+                State::Works { version: "1.39".into(), source: "apt".into() },
             ]
         );
     }
@@ -166,10 +173,9 @@ mod tests {
             ("DiG 9.20.15-1~deb13u1-Debian", "9.20.15-1~deb13u1-Debian"),
             ("wireguard-tools v1.0.20210914 - https://git.zx2c4.com/", "1.0.20210914"),
             ("commit=, build date=, version=0.45.0, os=linux", "0.45.0"),
-            ("no number", "no number"),
-            ("", ""),
         ] {
-            assert_eq!(version(said), found);
+            assert_eq!(version(said), Some(found));
         }
+        assert_eq!((version("no number"), version("")), (None, None));
     }
 }

@@ -193,9 +193,9 @@ bazzite
     #[test]
     fn reports_have_stable_names() {
         let catalog = Catalog::builtin().unwrap();
-        let json = serde_json::to_value(report(catalog.find("k8s").unwrap(), State::Missing)).unwrap();
-        assert_eq!(json["vertical"], "k8s");
-        assert_eq!(json["parent"], "aws");
+        let json = serde_json::to_value(report(catalog.find("jupyter").unwrap(), State::Missing)).unwrap();
+        assert_eq!(json["vertical"], "jupyter");
+        assert_eq!(json["parent"], "nvidia-python");
         assert_eq!((json["origin"].as_str(), json["state"].as_str()), (Some("planned"), Some("missing")));
         assert!(json.get("id").is_none());
     }

@@ -467,7 +467,7 @@ mod tests {
                 (format!("\r{report}{report}"), true)
             );
             let together = [&format!("\r{report}{report}~{report}.")[..]];
-            assert_eq!(typed(DETACH, &together).1, true, "{report:?}");
+            assert!(typed(DETACH, &together).1, "{report:?}");
             for cut in 3..report.len() {
                 let (one, other) = report.split_at(cut);
                 let keys = ["\r", "~", one, other, "."];
@@ -491,7 +491,7 @@ mod tests {
     fn keys_in_another_encoding_count_as_themselves() {
         let kitty = ["\x1b[13u", "\x1b[13;1:3u", "\x1b[57441;2u", "\x1b[96:126;2:1u", "\x1b[46;129u"];
         assert_eq!(typed(DETACH, &kitty), ("\x1b[13u\x1b[13;1:3u\x1b[57441;2u".into(), true));
-        assert_eq!(typed(DETACH, &["\x1b[57414u", "\x1b[96;2;126u", "."]).1, true);
+        assert!(typed(DETACH, &["\x1b[57414u", "\x1b[96;2;126u", "."]).1);
         assert_eq!(typed("ctrl-a D", &["\x1b[97;5u", "\x1b[100;2u"]), (String::new(), true));
         assert_eq!(typed(DETACH, &["\r", "\x1b[27;2;126~", "."]), ("\r".into(), true));
         assert_eq!(typed("ctrl-a d", &["\x1b[27;5;97~", "d"]), (String::new(), true));

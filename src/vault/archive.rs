@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -11,6 +11,7 @@ use std::sync::mpsc;
 
 use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
 use tar::EntryType;
+use zstd::zstd_safe::CParameter;
 
 use super::key::Recipient;
 use super::tree::{Entry, Kind as EntryKind, Root, Tree, stays_inside};
@@ -20,12 +21,16 @@ use crate::error::{Context as _, Error, Kind, Result};
 const LEVEL: i32 = 1;
 /// How many threads compress, besides the one that reads and seals.
 const COMPRESSORS: u32 = 2;
+/// How much a thread compresses at a time, in bytes: with zstd's own choice small trees keep one thread busy and the others not.
+const JOB: u32 = 1 << 20;
 /// The largest window that is opened, as a power of two: 8 MiB.
 const LARGEST_WINDOW: u32 = 23;
 /// How much is read or written at a time, in bytes.
 const PIECE: usize = 128 << 10;
-/// How many pieces are opened ahead of being written.
-const AHEAD: usize = 8;
+/// How much is deciphered at a time, in bytes: to wake another thread costs as much as some of it.
+const AHEAD_PIECE: usize = 256 << 10;
+/// How many of these are deciphered ahead of being written: what compresses well takes longer to write, what does not to decipher.
+const AHEAD: usize = 16;
 /// Owner of everything in archives: the pod's user, which is also who opens them.
 const OWNER: u64 = 1000;
 /// Linux's PATH_MAX.
@@ -97,6 +102,7 @@ impl<W: Write> Packer<W> {
         let mut compressor = zstd::Encoder::new(into, LEVEL).context(Kind::Failure, failed)?;
         compressor.include_checksum(true).context(Kind::Failure, failed)?;
         compressor.multithread(COMPRESSORS).context(Kind::Failure, failed)?;
+        compressor.set_parameter(CParameter::JobSize(JOB)).context(Kind::Failure, failed)?;
         Ok(Packer { archive: tar::Builder::new(compressor), torn: Vec::new(), unreadable: Vec::new() })
     }
 
@@ -280,9 +286,9 @@ fn ahead<T>(mut from: impl Read + Send, work: impl FnOnce(&mut Ahead) -> T) -> i
         let (used, free) = mpsc::channel::<Vec<u8>>();
         let reading = move || {
             loop {
-                let mut piece = free.try_recv().unwrap_or_else(|_| Vec::with_capacity(PIECE));
+                let mut piece = free.try_recv().unwrap_or_else(|_| Vec::with_capacity(AHEAD_PIECE));
                 piece.clear();
-                let read = from.by_ref().take(PIECE as u64).read_to_end(&mut piece);
+                let read = from.by_ref().take(AHEAD_PIECE as u64).read_to_end(&mut piece);
                 let last = !matches!(read, Ok(1..));
                 // Whoever worked may have refused what came before.
                 if sender.send(read.map(|_| piece)).is_err() || last {
@@ -305,6 +311,14 @@ struct Ahead {
 
 impl Read for Ahead {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.fill_buf()?.read(buffer)?;
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+impl BufRead for Ahead {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.piece.fill_buf()?.is_empty() && !self.ended {
             let piece = self.pieces.recv().map_err(|_| io::ErrorKind::UnexpectedEof)??;
             self.ended = piece.is_empty();
@@ -312,13 +326,17 @@ impl Read for Ahead {
             // The other thread may have no more to read.
             let _ = self.used.send(used.into_inner());
         }
-        self.piece.read(buffer)
+        self.piece.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.piece.consume(count);
     }
 }
 
-fn unpack(plain: impl Read, root: &Root, limits: Limits) -> Result<Extracted> {
+fn unpack(plain: impl BufRead, root: &Root, limits: Limits) -> Result<Extracted> {
     let mut decompressor =
-        zstd::Decoder::new(plain).context(Kind::Integrity, || "the generation is damaged")?;
+        zstd::Decoder::with_buffer(plain).context(Kind::Integrity, || "the generation is damaged")?;
     decompressor.window_log_max(LARGEST_WINDOW).context(Kind::Failure, || "cannot read the generation")?;
     let mut archive = tar::Archive::new(decompressor);
     let mut extraction = Extraction {

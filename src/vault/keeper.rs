@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
@@ -30,6 +30,9 @@ const BESIDE: &str = ".vault-";
 const TRIES: u32 = 3;
 /// A save with less than this part of the files that were there is not made current by itself.
 const SHRUNK: u64 = 4;
+
+/// How much of a sealed generation is taken at a time, in bytes: each time whoever sends it is woken up.
+const PIECE: usize = 512 << 10;
 
 /// What the keeper is told to open.
 #[derive(Serialize, Deserialize)]
@@ -686,7 +689,8 @@ fn extract(
     limits: Limits,
 ) -> Result<(Extracted, Tree)> {
     let root = root(into)?;
-    let mut sealed = Hashing::new(sealed.take(opening.size));
+    let sealed = BufReader::with_capacity(PIECE, sealed.take(opening.size));
+    let mut sealed = Hashing::new(sealed);
     let extracted = archive::extract(identity.open(&mut sealed)?, &root, limits)?;
     if sealed.finish().0 != opening.generation {
         return Err(Error::new(Kind::Integrity, "what was opened is not the commit's generation"));

@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use crate::rig::{Engine, SmallPodman, World};
+use serde_json::Value;
+
+use crate::rig::{Done, Engine, SmallPodman, World, program};
 
 /// Not on rootless Podman, where fuse-overlayfs takes a minute for each layer over a gigabyte; the builder is the same.
 mod docker {
@@ -13,6 +15,10 @@ mod docker {
     #[test]
     fn wrong_verticals() {
         super::wrong_verticals(crate::rig::Engine::Docker);
+    }
+    #[test]
+    fn the_line_from_base_to_ai() {
+        super::the_line_from_base_to_ai(crate::rig::Engine::Docker);
     }
 }
 
@@ -32,6 +38,38 @@ fn vertical(world: &World, name: &str, parent: &str, containerfile: &str) {
     let entry = format!("tag = 'one'\n[[vertical]]\nname = '{name}'\nsummary = 'ours'\n{parent}\n");
     world.write(".tazpod/catalog.toml", &entry);
     world.write(&format!(".tazpod/{name}/Containerfile"), containerfile);
+}
+
+/// With all that the distribution, PyPI and npm supply; what else is missing is said.
+fn the_line_from_base_to_ai(engine: Engine) {
+    let world = World::new(engine);
+    let build = || {
+        let program = program().to_string_lossy();
+        let words = ["-k", "2", "600", &program, "build", "ai", "--allow-missing", "--json"];
+        let done = Done::of(&world.bare_command("timeout", &words).output().unwrap());
+        done.success().json()["images"].as_array().unwrap().clone()
+    };
+    let names = |images: &[Value]| {
+        images.iter().map(|image| image["vertical"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let built = build();
+    assert_eq!(names(&built), ["base", "aws", "k8s", "ai"]);
+    for image in built.iter().filter(|image| image["vertical"] != "base") {
+        for tool in image["tools"].as_array().into_iter().flatten() {
+            let left_out = tool["left_out"].as_str();
+            assert!(left_out.is_none_or(|why| why.starts_with("cannot reach ")), "{tool}");
+            assert!(left_out.is_some() || tool["version"].as_str().unwrap().contains('.'), "{tool}");
+        }
+    }
+    let again = build();
+    assert!(again.iter().all(|image| image["reason"].is_null()), "{again:?}");
+    world.run(&["up", "ai", "--detach"]).success();
+    let said = world.run(&["exec", "ai", "--", "aws", "--version"]).success();
+    assert!(said.stdout.starts_with("aws-cli/2."), "{}", said.stdout);
+    let added =
+        world.run(&["exec", "ai", "--", "sh", "-c", "find / -xdev -name '*-ca.pem'; id -u"]).success();
+    assert_eq!(added.stdout, "1000\n", "the host's certificates are for the build alone");
+    world.run(&["down", "ai"]).success();
 }
 
 fn a_vertical_of_the_project(engine: Engine) {

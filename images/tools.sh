@@ -1,0 +1,201 @@
+#!/bin/sh
+# Installs the tools of verticals. Each says in verticals/NAME.sh what it has, where that comes from, and which versions; tools/NAME
+# then says what became of it. An image's build calls this with its vertical's name. In a pod,
+# `sudo sh /usr/local/share/tazpod/tools.sh` fetches what was left out of all its layers.
+set -eu
+umask 022
+export DEBIAN_FRONTEND=noninteractive
+
+SHARE=/usr/local/share/tazpod
+USER_HOME=/home/tazpod
+# Certificates of the host's own, besides those that the distribution trusts: there may be a proxy that opens what is encrypted.
+HOST_CA=/run/tazpod-ca.pem
+
+ARCHITECTURE=$(dpkg --print-architecture)
+# shellcheck disable=SC2034 # for verticals
+case $ARCHITECTURE in
+    amd64) CPU=x86_64 ;;
+    arm64) CPU=aarch64 ;;
+    *) CPU=$ARCHITECTURE ;;
+esac
+WORK=$(mktemp -d)
+trap 'rm -rf "$WORK"' EXIT
+UNREACHABLE=' '
+LEFT_OUT=
+
+if [ -s "$HOST_CA" ]; then
+    cat /etc/ssl/certs/ca-certificates.crt "$HOST_CA" >"$WORK/ca.pem"
+    for name in SSL_CERT_FILE CURL_CA_BUNDLE GIT_SSL_CAINFO PIP_CERT REQUESTS_CA_BUNDLE NODE_EXTRA_CA_CERTS; do
+        export "$name=$WORK/ca.pem"
+    done
+    chmod 0755 "$WORK"
+fi
+
+have() { # TOOL SOURCE VERSION
+    printf '%s\t%s\t%s\n' "$1" "$2" "$3" >>"$MANIFEST"
+}
+
+leave_out() { # TOOL
+    have "$1" - "$REASON"
+    LEFT_OUT="$LEFT_OUT $1"
+    printf 'left out: %s: %s\n' "$1" "$REASON"
+}
+
+packaged() { # TOOL PACKAGE
+    set -- "$1" "$2" "$(dpkg-query -W -f '${db:Status-Abbrev}${Version}' "$2" 2>/dev/null || true)"
+    case $3 in ii*) have "$1" apt "$(printf %s "${3#ii}" | tr -d ' ')" ;; *) return 1 ;; esac
+}
+
+# Packages of the distribution, which must be there.
+packages() { # PACKAGE...
+    apt-get -q update &&
+        apt-get -q install -y --no-install-recommends -o Dpkg::Options::=--force-unsafe-io "$@" &&
+        apt-get clean &&
+        rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/debconf/*-old \
+            /var/log/apt/* /var/log/dpkg.log /var/log/alternatives.log
+}
+
+# Tools that are packages: lines of tool and package.
+packaged_tools() {
+    while read -r tool package; do
+        packaged "$tool" "$package" || {
+            printf 'error: the package %s is not installed\n' "$package" >&2
+            exit 1
+        }
+    done
+}
+
+pin() { # TOOL
+    # shellcheck disable=SC2046 # words
+    set -- $(pins | awk -v tool="$1" -v cpu="$ARCHITECTURE" '$1 == tool && ($3 == cpu || $3 == "any")')
+    VERSION=${2-} DIGEST=${4-} REASON="no build for $ARCHITECTURE"
+    [ "$VERSION" ]
+}
+
+# A host that did not answer once is not asked again: a network that swallows packets costs 15 s, not 15 s a tool.
+fetch() { # URL FILE [HEADER]
+    host=${1#https://} host=${host%%/*} code=0
+    REASON="cannot reach $host"
+    case $UNREACHABLE in *" $host "*) return 1 ;; esac
+    curl --fail --silent --location --proto '=https' --connect-timeout 15 --max-time 300 --speed-limit 1000 --speed-time 30 \
+        ${3:+--header "$3"} --header 'Accept: */*' \
+        --header 'Accept: application/vnd.oci.image.index.v1+json' \
+        --header 'Accept: application/vnd.oci.image.manifest.v1+json' \
+        --header 'Accept: application/vnd.docker.distribution.manifest.list.v2+json' \
+        --header 'Accept: application/vnd.docker.distribution.manifest.v2+json' \
+        --output "$2" "$1" || code=$?
+    case $code in
+        0) return ;;
+        22) REASON="$host does not give $VERSION" ;;
+        60) REASON="$host shows a certificate that is not trusted here" ;;
+        5 | 6 | 7 | 28 | 35) UNREACHABLE="$UNREACHABLE$host " ;;
+        *) REASON="the transfer from $host broke off" ;;
+    esac
+    return 1
+}
+
+verify() { # FILE DIGEST
+    REASON="$VERSION has another checksum than the one that is pinned"
+    printf '%s  %s\n' "${2#sha256:}" "$1" | sha256sum --check --status || return
+    REASON="$VERSION does not unpack or install"
+}
+
+# An archive, unpacked.
+archive() { # TOOL URL
+    mkdir "$WORK/$1"
+    file=$WORK/${2##*/}
+    fetch "$2" "$file" && verify "$file" "$DIGEST" &&
+        case $2 in
+            *.zip) python3 -m zipfile -e "$file" "$WORK/$1" ;;
+            *) tar -xzf "$file" -C "$WORK/$1" --no-same-owner ;;
+        esac
+}
+
+# One of a release on GitHub.
+release() { # TOOL REPOSITORY ARCHIVE
+    archive "$1" "https://github.com/$2/releases/download/$VERSION/$3"
+}
+
+# A program alone, as it was fetched.
+program() { # TOOL URL
+    fetch "$2" "$WORK/$1" && verify "$WORK/$1" "$DIGEST" && install "$WORK/$1" "/usr/local/bin/$1"
+}
+
+# Packages of npm with all that they need, at the versions and digests of the vertical's package-lock.json.
+npm_packages() { # VERTICAL
+    REASON='npm cannot fetch it'
+    set -- "/opt/tazpod/$1" "$SHARE/verticals/$1"
+    mkdir -p "$1" && cp "$2/package.json" "$2/package-lock.json" "$1" &&
+        npm ci --prefix "$1" --cache "$WORK/npm" --no-audit --no-fund --no-update-notifier --loglevel=error
+}
+
+# A tool of these: its version, and its program in everybody's path. (Two packages may have programs of one name.)
+npm_tool() { # VERTICAL TOOL PACKAGE [PROGRAM]
+    directory=/opt/tazpod/$1/node_modules/$3
+    VERSION=$(jq -r .version "$directory/package.json") || return
+    if [ "${4-}" ]; then
+        ln -sf "$directory/$(jq -r --arg name "$4" '.bin[$name]' "$directory/package.json")" "/usr/local/bin/$4" || return
+    fi
+    have "$2" npm "$VERSION"
+}
+
+# Programs of PyPI's with all that they need, in an environment of their own, at the versions and digests of a list.
+python_programs() { # VERTICAL LIST PROGRAM...
+    REASON='pip cannot fetch it'
+    environment=/opt/tazpod/$1/$2 list=$SHARE/verticals/$1/$2.txt
+    shift 2
+    python3 -m venv "$environment" &&
+        "$environment/bin/pip" install --quiet --no-cache-dir --disable-pip-version-check --require-hashes --only-binary :all: \
+            --requirement "$list" || return
+    for program; do ln -sf "$environment/bin/$program" /usr/local/bin/ || return; done
+    VERSION=$(sed -n "s/^$program==\([^ ]*\).*/\1/p" "$list")
+}
+
+# Files of an image on ghcr.io: index, manifest, layers, each checked against the digest that names it.
+image_files() { # TOOL REPOSITORY FILE...
+    tool=$1 repository=$2
+    shift 2
+    api=https://ghcr.io/v2/$repository
+    mkdir "$WORK/$tool"
+    fetch "https://ghcr.io/token?service=ghcr.io&scope=repository:$repository:pull" "$WORK/token" || return
+    authorization="Authorization: Bearer $(jq -r .token "$WORK/token")"
+    fetch "$api/manifests/$DIGEST" "$WORK/index" "$authorization" && verify "$WORK/index" "$DIGEST" || return
+    DIGEST=$(jq -r --arg cpu "$ARCHITECTURE" \
+        'first(.manifests[] | select(.platform.os == "linux" and .platform.architecture == $cpu)).digest' "$WORK/index")
+    fetch "$api/manifests/$DIGEST" "$WORK/manifest" "$authorization" && verify "$WORK/manifest" "$DIGEST" || return
+    for DIGEST in $(jq -r '.layers[].digest' "$WORK/manifest"); do
+        fetch "$api/blobs/$DIGEST" "$WORK/layer" "$authorization" && verify "$WORK/layer" "$DIGEST" || return
+        # It fails where a layer lacks one of the files.
+        tar --no-anchored -xf "$WORK/layer" -C "$WORK/$tool" --no-same-owner "$@" 2>/dev/null || true
+    done
+    for file; do
+        REASON="$file is not in $repository $VERSION"
+        [ -f "$WORK/$tool/$file" ] || return
+    done
+    REASON="$VERSION does not install"
+}
+
+as_user() { runuser -u tazpod -- env HOME="$USER_HOME" NVM_DIR="$USER_HOME/.nvm" PATH="$PATH" "$@"; }
+
+# What is there stays as it is: the user's NVM above all, with what was installed by it.
+upstream() { # TOOL SOURCE
+    if printf '%s\n' "$EARLIER" | grep -q "^$1	[^-]"; then
+        printf '%s\n' "$EARLIER" | grep "^$1	" >>"$MANIFEST"
+    elif pin "$1" && "get_$(echo "$1" | tr - _)"; then have "$1" "$2" "${VERSION#v}"; else return 1; fi
+}
+
+mkdir -p "$SHARE/tools"
+[ $# -gt 0 ] || set -- "$SHARE"/verticals/*.sh
+for vertical; do
+    vertical=${vertical##*/} vertical=${vertical%.sh}
+    MANIFEST=$SHARE/tools/$vertical
+    EARLIER=$(cat "$MANIFEST" 2>/dev/null || true)
+    : >"$MANIFEST"
+    # shellcheck source=/dev/null
+    . "$SHARE/verticals/$vertical.sh"
+done
+
+[ -z "$LEFT_OUT" ] || [ "${ALLOW_MISSING-}" ] || {
+    printf 'error: left out:%s; ALLOW_MISSING=1 builds without them\n' "$LEFT_OUT" >&2
+    exit 1
+}
