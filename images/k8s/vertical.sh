@@ -1,15 +1,11 @@
 # Tools for clusters and clouds. Clusters move on faster than distributions: what upstream publishes comes first.
 
-# Tool, version, architecture, SHA-256.
+# Tool, version, architecture, SHA-256. Renovate raises those of releases on GitHub.
 pins() {
     cat <<'END'
-# renovate: datasource=github-releases depName=kubernetes/kubernetes
 kubectl v1.37.1 amd64 65691ff77eb6fa44c908b77a1082c9f092c3b9733b5cefabec0d1104890e21a8
-# renovate: datasource=github-releases depName=kubernetes/kubernetes
 kubectl v1.37.1 arm64 ff749f4b78d9c4f1ec87307df9b50119ed819e2094aa9810cb9acffc3286c8c7
-# renovate: datasource=github-releases depName=helm/helm
 helm v4.3.0 amd64 86584a54def73570558f66f5111cc53dfed56689637ae32c1201205d494f54fb
-# renovate: datasource=github-releases depName=helm/helm
 helm v4.3.0 arm64 31c5794dd55c66a51e6b7d2e2ac7a114ae8b1de41ff1d9ba51748ac973b06a08
 # renovate: datasource=github-release-attachments depName=derailed/k9s
 k9s v0.51.0 amd64 c3752ad51a5a4015a113819c4eeb6e55a4d0e4b8e652494797532f6fc8161dd7
@@ -23,9 +19,7 @@ talosctl v1.14.2 arm64 5b7119f9cc68c1e6dcd394564208a9ae417c5cc9e8e2585fa173082e5
 stern v1.34.0 amd64 7754adfa653939240f7d20fff4ada9b69cda40c9e70732301f67bb8045f1ef3e
 # renovate: datasource=github-release-attachments depName=stern/stern
 stern v1.34.0 arm64 e215cfc5e42d71e93b77d3fac8f0df7d736271f44b2d92a5b417eaa588edff3a
-# renovate: datasource=github-releases depName=hashicorp/terraform
 terraform v1.16.5 amd64 2bc2fcfff033265c9e02ca0351f01794eb122f62a9b2a49a3294b9e49eaab5e4
-# renovate: datasource=github-releases depName=hashicorp/terraform
 terraform v1.16.5 arm64 61a50b00485ee4810cf20581ef080fc54d34d666e175c58d9a10501c65c1ccde
 # renovate: datasource=github-release-attachments depName=gruntwork-io/terragrunt
 terragrunt v1.1.6 amd64 d75a80bb264758ba00dabcb17f4b507fcdab4ca90d9e41f96750df036bf69b04
@@ -39,9 +33,7 @@ flux v2.9.5 arm64 f3e159af616ec0b9bd0a405c2185cf09d06b74652c1de3c7f377e816682665
 hcloud v1.68.0 amd64 4b3b4b98aaec7add939cef69256d81831b6317ee601e44c52309594650ccfec2
 # renovate: datasource=github-release-attachments depName=hetznercloud/cli
 hcloud v1.68.0 arm64 33164d240bbb4f44430160f00bf6b9e913d5085266c7b7009045dff1ef7c4e96
-# renovate: datasource=docker depName=google/cloud-sdk
 google-cloud-cli v588.0.0 amd64 e38ceac43022bb5a4d94d5a4a9c9c51f90f28c910b59a018ae07011e220c4412
-# renovate: datasource=docker depName=google/cloud-sdk
 google-cloud-cli v588.0.0 arm64 15d0365242d72caebda77647642ae73f68bde10b1f71338c8a704aea200d8ab1
 END
 }
@@ -94,12 +86,12 @@ packaged_tools <<'END'
 ansible-core ansible-core
 kubectx kubectx
 END
-upstream kubectl dl.k8s.io || { packages kubernetes-client && packaged kubectl kubernetes-client; } || leave_out kubectl
+upstream kubectl dl.k8s.io || package kubectl kubernetes-client || leave_out kubectl
 upstream helm get.helm.sh || leave_out helm
 for tool in k9s talosctl stern terragrunt flux; do
     upstream "$tool" github.com || leave_out "$tool"
 done
 upstream terraform releases.hashicorp.com || leave_out terraform
-upstream hcloud github.com || { packages hcloud-cli && packaged hcloud hcloud-cli; } || leave_out hcloud
+upstream hcloud github.com || package hcloud hcloud-cli || leave_out hcloud
 upstream google-cloud-cli dl.google.com || leave_out google-cloud-cli
-if python_programs k8s oci-cli oci; then have oci-cli PyPI "$VERSION"; else leave_out oci-cli; fi
+if kept oci-cli; then :; elif python_programs k8s oci-cli oci; then have oci-cli PyPI "$VERSION"; else leave_out oci-cli; fi

@@ -44,6 +44,8 @@ const PATIENCE: u32 = 30;
 pub const SOCKET: &str = "tazpod.sock";
 /// How long a client may be silent amid its request.
 const SILENCE: Duration = Duration::from_secs(60);
+/// How long a sealed generation may be under way, through a pipe that programs of the pod can open, too.
+const TRANSFER: Duration = Duration::from_secs(5 * 60);
 /// How many of them are served at once. Each takes a thread, and all threads together would be the agent's last.
 const SERVED: usize = 8;
 
@@ -328,7 +330,7 @@ impl Vault {
                             return Err(Error::new(Kind::Failure, "this pod has no memory for a vault")
                                 .hint("it is older than this tazpod: `tazpod up --recreate`"));
                         }
-                        let sealed = Receiving::open(Path::new(RUN), SILENCE)
+                        let sealed = Receiving::open(Path::new(RUN), SILENCE, TRANSFER)
                             .context(Kind::Failure, || "cannot open the pipe that the vault comes through")?;
                         keeper.unlock(*opening, sealed, Limits::default())
                     })

@@ -115,7 +115,18 @@ impl Sources {
     fn new(mut entries: Vec<Entry>) -> Sources {
         entries.sort_unstable();
         let sources = Sources { entries, carries_agent: false, wants_host_ca: false };
-        Sources { wants_host_ca: sources.containerfile().contains(&format!("source={HOST_CA},")), ..sources }
+        let has_its_own = sources.entries.iter().any(|entry| entry.path == Path::new(HOST_CA));
+        Sources { wants_host_ca: !has_its_own && sources.mounts(HOST_CA), ..sources }
+    }
+
+    /// Whether a step of the Containerfile has a file of this name bound to it.
+    fn mounts(&self, name: &str) -> bool {
+        let mut words =
+            self.containerfile().split_whitespace().filter_map(|word| word.strip_prefix("--mount="));
+        words.any(|mount| {
+            let is_source = |option: &str| matches!(option.split_once('='), Some(("source" | "src", source)) if source == name);
+            mount.split(',').any(is_source)
+        })
     }
 
     /// Whether the Containerfile copies a file of this name from the context.

@@ -16,7 +16,7 @@ const TYPED_AT_MOST: usize = 8;
 const PASTE_GAP: Duration = Duration::from_millis(50);
 
 /// The marks of a bracketed paste.
-const PASTE_START: &[u8] = b"200~";
+const PASTE_START: u64 = u64::from_be_bytes(*b"\0\0\x1b[200~");
 const PASTE_END: u64 = u64::from_be_bytes(*b"\0\0\x1b[201~");
 const PASTE_MARK: u64 = (1 << 48) - 1;
 
@@ -173,10 +173,10 @@ struct Terminal {
     state: State,
     /// Between the marks of a bracketed paste.
     pasting: bool,
-    /// The last bytes, in which the second mark is looked for: it may arrive in pieces, and after anything.
+    /// The last bytes, in which the marks are looked for: they may arrive in pieces, and after anything.
     tail: u64,
-    /// Whether the program has the beginning of what has not ended.
-    split: bool,
+    /// The beginning of what has not ended, which the program has not got.
+    unfinished: Vec<u8>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -206,7 +206,8 @@ enum Step {
 impl Terminal {
     /// What was read at once, in the order that it came.
     fn read(&mut self, typed: &[u8]) -> Vec<(Said, Vec<u8>)> {
-        let (mut all, mut current) = (Vec::new(), Vec::new());
+        let (mut all, mut current) = (Vec::new(), std::mem::take(&mut self.unfinished));
+        let before = current.len();
         for &byte in typed {
             self.tail = (self.tail << 8 | u64::from(byte)) & PASTE_MARK;
             if self.pasting {
@@ -217,31 +218,35 @@ impl Terminal {
             let mut step = self.step(byte);
             if let Step::Broken(said) = step {
                 all.push((said, std::mem::take(&mut current)));
-                (self.state, self.split) = (State::Ground, false);
+                self.state = State::Ground;
                 step = self.step(byte);
             }
             current.push(byte);
+            if self.tail == PASTE_START {
+                self.pasting = true;
+                step = Step::Done(Said::Other);
+            }
             if let Step::Done(said) = step {
-                let split = std::mem::take(&mut self.split);
-                let said = if split && matches!(said, Said::Key(_)) { Said::Other } else { said };
                 all.push((said, std::mem::take(&mut current)));
                 self.state = State::Ground;
             }
         }
-        // These are keys: what else begins so comes in one piece.
-        let key = match (&self.state, self.split) {
-            (State::Escape, _) => Some(Said::Key(ESCAPE)),
+        match self.state {
+            // The key; almost always what else begins so comes at once.
+            State::Escape => all.push((Said::Key(ESCAPE), current)),
             // With Alt.
-            (_, false) if current.len() == 2 => Some(Said::Other),
-            _ => None,
-        };
-        if let Some(key) = key {
-            self.state = State::Ground;
-            all.push((key, current));
-        } else if !current.is_empty() {
-            self.split = true;
-            all.push((Said::Report, current));
+            _ if before == 0 && current.len() == 2 => all.push((Said::Other, current)),
+            // It may be long, and is no key unless it is broken off.
+            State::Text | State::TextEscape => {
+                all.push((Said::Report, current));
+                return all;
+            }
+            _ => {
+                self.unfinished = current;
+                return all;
+            }
         }
+        self.state = State::Ground;
         all
     }
 
@@ -261,7 +266,6 @@ impl Terminal {
                 b'M' if sequence.is_empty() => self.state = State::Mouse(3),
                 b'@'..=b'~' => {
                     sequence.push(byte);
-                    self.pasting = sequence == PASTE_START;
                     return Step::Done(control(sequence));
                 }
                 _ => return Step::Broken(Said::Other),
@@ -294,7 +298,9 @@ fn control(sequence: &[u8]) -> Said {
     };
     let is_private = parameters.first().is_some_and(|byte| matches!(byte, b'<'..=b'?'));
     let has_intermediate = parameters.iter().any(|byte| matches!(byte, b' '..=b'/'));
-    if is_private || has_intermediate || matches!(last, b'I' | b'O' | b'R' | b'c' | b'n' | b't' | b'y') {
+    // Cursor keys, Home and End, function keys, Shift-Tab, the Linux console's; F3 is also an answer.
+    let is_key = matches!(last, b'A'..=b'H' | b'P' | b'Q' | b'S' | b'Z' | b'[' | b'~' | b'u');
+    if is_private || has_intermediate || !is_key {
         return Said::Report;
     }
     let numbers: Vec<Vec<u32>> = parameters
@@ -427,6 +433,11 @@ mod tests {
         );
         let after = typed(DETACH, &["\x1b[200~", "x", "\x1b[201~", "\r", "~", "."]);
         assert_eq!(after, ("\x1b[200~x\x1b[201~\r".into(), true));
+        for cut in 1..6 {
+            let (one, other) = "\x1b[200~".split_at(cut);
+            let pasted = typed(DETACH, &[one, other, "\r", "~", "."]);
+            assert_eq!(pasted, ("\x1b[200~\r~.".into(), false), "{cut}");
+        }
         let pieces = ["\x1b[2", "00~x\r", "~", ".", "\r~.\x1b[20", "1~", "\r", "~", "."];
         assert_eq!(typed(DETACH, &pieces), ("\x1b[200~x\r~.\r~.\x1b[201~\r".into(), true));
     }
@@ -452,6 +463,8 @@ mod tests {
             "\x1b[<35;80;24M",
             "\x1b[<0;1;1m",
             "\x1b[M !!",
+            "\x1b[32;10;10M",
+            "\x1b[2;1;1;128;128;1;0x",
             "\x1b[I",
             "\x1b[?2026;2$y",
             "\x1b]11;rgb:0000/0000/0000\x1b\\",
@@ -482,6 +495,9 @@ mod tests {
             let (input, escape) = escaped(DETACH, &["\r", "~", key, "\x03", "."]);
             assert_eq!((input, escape), (format!("\r~{key}\x03."), None));
         }
+        // In order, however it arrives.
+        assert_eq!(typed(DETACH, &["\r", "~", "\x1b[20", "0~x"]), ("\r~\x1b[200~x".into(), false));
+        assert_eq!(typed(DETACH, &["\r", "~", "\x1b[1;", "5A"]), ("\r~\x1b[1;5A".into(), false));
         // A string that nobody ends is none.
         assert_eq!(typed(DETACH, &["\x1b]x", "y\r", "~", "."]), ("\x1b]xy\r".into(), true));
         assert_eq!(typed("escape x", &["\x1b", "x"]), (String::new(), true));

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fchmod, fstat, mknodat};
@@ -86,27 +86,31 @@ impl Drop for Sending {
 #[derive(Debug)]
 pub struct Receiving {
     pipe: File,
-    patience: Timespec,
+    patience: Duration,
+    end: Instant,
 }
 
 impl Receiving {
-    /// Opens the pipe in a run directory. Whoever sends may be silent for this long.
+    /// Opens the pipe in a run directory. Whoever sends may be silent for `patience`, and take `limit` for all: programs of the pod
+    /// can send as slowly as they like.
     ///
     /// # Errors
     /// Where there is none.
-    pub fn open(run: &Path, patience: Duration) -> io::Result<Receiving> {
+    pub fn open(run: &Path, patience: Duration, limit: Duration) -> io::Result<Receiving> {
         let made = at(&run.join(NAME), FileType::Fifo)?;
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let pipe = rustix::fs::open(named(&made), flags, Mode::empty())?.into();
-        Ok(Receiving { pipe, patience: Timespec::try_from(patience).map_err(io::Error::other)? })
+        Ok(Receiving { pipe, patience, end: Instant::now() + limit })
     }
 }
 
 impl Read for Receiving {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            let ready = poll(&mut [PollFd::new(&self.pipe, PollFlags::IN)], Some(&self.patience))?;
-            if ready == 0 {
+            let patience = self.patience.min(self.end.saturating_duration_since(Instant::now()));
+            let patience = Timespec::try_from(patience).map_err(io::Error::other)?;
+            let ready = poll(&mut [PollFd::new(&self.pipe, PollFlags::IN)], Some(&patience))?;
+            if ready == 0 || self.end <= Instant::now() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             match self.pipe.read(buffer) {
@@ -128,17 +132,26 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_millis(50);
 
+    fn open(run: &Path, limit: Duration) -> io::Result<Receiving> {
+        Receiving::open(run, PATIENCE, limit * 1000)
+    }
+
     #[tokio::test]
     async fn what_is_sent_arrives_and_silence_and_the_end_are_told_apart() {
         let run = tempfile::tempdir().unwrap();
-        assert_eq!(Receiving::open(run.path(), PATIENCE).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(open(run.path(), PATIENCE).unwrap_err().kind(), io::ErrorKind::NotFound);
         let mut sending = Sending::make(run.path()).unwrap();
         sending.sender.write_all(b"sealed").await.unwrap();
-        let mut receiving = Receiving::open(run.path(), PATIENCE).unwrap();
+        let mut receiving = open(run.path(), PATIENCE).unwrap();
         let mut buffer = [0; 16];
         assert_eq!(receiving.read(&mut buffer).unwrap(), 6);
         assert_eq!(&buffer[..6], b"sealed");
         assert_eq!(receiving.read(&mut buffer).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        // As a program of the pod could: a byte now and then, for ever.
+        let mut slow = open(run.path(), Duration::ZERO).unwrap();
+        sending.sender.write_all(b"x").await.unwrap();
+        assert_eq!(slow.read(&mut buffer).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(receiving.read(&mut buffer).unwrap(), 1);
         drop(sending);
         assert_eq!(receiving.read(&mut buffer).unwrap(), 0);
         assert_eq!(fs::read_dir(run.path()).unwrap().count(), 0);
@@ -151,7 +164,7 @@ mod tests {
         fs::write(&other, "private").unwrap();
         fs::set_permissions(&other, fs::Permissions::from_mode(0o600)).unwrap();
         symlink(&other, run.path().join(NAME)).unwrap();
-        assert!(Receiving::open(run.path(), PATIENCE).is_err());
+        assert!(open(run.path(), PATIENCE).is_err());
         drop(Sending::make(run.path()).unwrap());
         assert_eq!(fs::metadata(&other).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_to_string(&other).unwrap(), "private");

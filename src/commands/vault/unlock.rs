@@ -85,7 +85,11 @@ impl Args {
         vault::note(&pod.vault_name(), &body.vault.to_string())?;
         let step = context.ui.step("opening the vault");
         let local = vault.local();
-        let (_, mut sealed) = local.open(Object::Generation, &body.generation)?;
+        let (size, mut sealed) = local.open(Object::Generation, &body.generation)?;
+        if size != body.size {
+            let what = format!("the sealed state of commit {} is cut off, or longer than it was", body.n);
+            return Err(Error::new(Kind::Integrity, what).hint("`tazpod vault pull` fetches it again"));
+        }
         let answer = link.unlock(&pod.run(), &request, &mut *sealed).await?;
         drop(step);
         let Answer::Unlocked { bytes, entries } = answer else { return Err(vault::unexpected(&answer)) };
