@@ -32,6 +32,7 @@ pub fn at(path: &Path, kind: FileType) -> io::Result<OwnedFd> {
     let found = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     match FileType::from_raw_mode(fstat(&found)?.st_mode) == kind {
         true => Ok(found),
+        false if kind == FileType::Socket => Err(io::Error::other("not a socket")),
         false => Err(io::Error::other("something else is in its place")),
     }
 }

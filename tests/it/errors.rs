@@ -445,7 +445,7 @@ fn a_build_that_fails(engine: Engine) {
     };
     let done = build("echo so it goes; exit 7 ").failure(5, "the image of `base` did not build, at step ");
     let containerfile = include_str!("../../images/base/Containerfile");
-    let wanted = containerfile.lines().position(|line| line.starts_with("RUN sh ")).unwrap() + 1;
+    let wanted = containerfile.lines().position(|line| line.ends_with("tools.sh base")).unwrap() + 1;
     assert!(done.stderr.contains(&format!(" (line {wanted} of its Containerfile): ")), "{}", done.stderr);
     assert!(done.stderr.contains("  so it goes\n"), "{}", done.stderr);
     let log = world.state.join("logs/build-base.log");
