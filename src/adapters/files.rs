@@ -1,9 +1,12 @@
-//! Files written whole or not at all.
+//! Files written whole or not at all, and opened as what they are.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+
+use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::error::{Error, Result};
 
@@ -43,6 +46,24 @@ pub fn make_directory(path: &Path, mode: u32) -> Result<()> {
     fs::create_dir_all(path)
         .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)))
         .map_err(|source| Error::io("make the directory", path, source))
+}
+
+/// Opens what is there and of this type, but for being named: a descriptor to be reopened by [`named`]. For what programs of a pod can
+/// replace: a symbolic link is never followed.
+///
+/// # Errors
+/// Where it is not there, or something else.
+pub fn at(path: &Path, kind: FileType) -> io::Result<OwnedFd> {
+    let found = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    match FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode) == kind {
+        true => Ok(found),
+        false => Err(io::Error::other(format!("not a {}", format!("{kind:?}").to_lowercase()))),
+    }
+}
+
+/// The path, of any length, of what a descriptor is for.
+pub fn named(descriptor: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", descriptor.as_raw_fd())
 }
 
 #[cfg(test)]

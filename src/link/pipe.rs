@@ -6,14 +6,14 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{CWD, FileType, Mode, OFlags, fchmod, fstat, mknodat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fchmod, mknodat};
 use tokio::net::unix::pipe;
 
+use crate::adapters::files;
 use crate::error::{Error, Result};
 
 /// In the run directory. One tazpod at a time works on the vault.
@@ -22,25 +22,6 @@ const NAME: &str = "sealed";
 const CAPACITY: usize = 1 << 20;
 /// The pod's user may be another than ours.
 const READABLE: u32 = 0o644;
-
-/// Opens what is there and of this type, but for being named: a descriptor to be reopened by [`named`]. Programs of the pod can
-/// replace it, so that a symbolic link is never followed.
-///
-/// # Errors
-/// Where it is not there, or something else.
-pub fn at(path: &Path, kind: FileType) -> io::Result<OwnedFd> {
-    let found = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-    match FileType::from_raw_mode(fstat(&found)?.st_mode) == kind {
-        true => Ok(found),
-        false if kind == FileType::Socket => Err(io::Error::other("not a socket")),
-        false => Err(io::Error::other("something else is in its place")),
-    }
-}
-
-/// The path, of any length, of what a descriptor is for.
-pub fn named(descriptor: &OwnedFd) -> String {
-    format!("/proc/self/fd/{}", descriptor.as_raw_fd())
-}
 
 /// The host's end. Dropping it removes the pipe.
 #[derive(Debug)]
@@ -63,9 +44,9 @@ impl Sending {
                 _ => {}
             }
             mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
-            let made = at(&path, FileType::Fifo)?;
+            let made = files::at(&path, FileType::Fifo)?;
             // Also for reading: it can be opened before the keeper has opened it.
-            let sender = pipe::OpenOptions::new().read_write(true).open_sender(named(&made))?;
+            let sender = pipe::OpenOptions::new().read_write(true).open_sender(files::named(&made))?;
             fchmod(&sender, Mode::from_raw_mode(READABLE))?;
             // A smaller one does, too.
             let _ = rustix::pipe::fcntl_setpipe_size(&sender, CAPACITY);
@@ -98,9 +79,9 @@ impl Receiving {
     /// # Errors
     /// Where there is none.
     pub fn open(run: &Path, patience: Duration, limit: Duration) -> io::Result<Receiving> {
-        let made = at(&run.join(NAME), FileType::Fifo)?;
+        let made = files::at(&run.join(NAME), FileType::Fifo)?;
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let pipe = rustix::fs::open(named(&made), flags, Mode::empty())?.into();
+        let pipe = rustix::fs::open(files::named(&made), flags, Mode::empty())?.into();
         Ok(Receiving { pipe, patience, end: Instant::now() + limit })
     }
 }
@@ -165,7 +146,9 @@ mod tests {
         fs::write(&other, "private").unwrap();
         fs::set_permissions(&other, fs::Permissions::from_mode(0o600)).unwrap();
         symlink(&other, run.path().join(NAME)).unwrap();
-        assert!(open(run.path(), PATIENCE).is_err());
+        assert_eq!(open(run.path(), PATIENCE).unwrap_err().to_string(), "not a fifo");
+        let error = files::at(&run.path().join(NAME), FileType::Socket).unwrap_err();
+        assert_eq!(error.to_string(), "not a socket");
         drop(Sending::make(run.path()).unwrap());
         assert_eq!(fs::metadata(&other).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_to_string(&other).unwrap(), "private");

@@ -11,8 +11,8 @@ use rustix::fs::FileType;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 
-use super::pipe;
 use crate::adapters::engine::{Engine, ExecStream};
+use crate::adapters::files;
 use crate::adapters::state::{LinkRecord, PodDir};
 use crate::error::{Error, Kind, Result};
 use crate::pod::spec::Transport;
@@ -63,7 +63,7 @@ impl LinkStream {
 /// Connects to a socket that programs in the pod can replace: by descriptor, so that a symbolic link is never
 /// followed, and a path of any length works.
 async fn connect(path: &Path) -> io::Result<UnixStream> {
-    UnixStream::connect(pipe::named(&pipe::at(path, FileType::Socket)?)).await
+    UnixStream::connect(files::named(&files::at(path, FileType::Socket)?)).await
 }
 
 impl AsyncRead for LinkStream {

@@ -23,9 +23,7 @@ impl<T> Hashing<T> {
     pub fn finish(self) -> (Hash, u64, T) {
         (Hash(self.hasher.finalize().into()), self.size, self.inner)
     }
-}
 
-impl<T> Hashing<T> {
     fn pass(&mut self, bytes: &[u8]) {
         self.hasher.update(bytes);
         self.size += bytes.len() as u64;
