@@ -131,13 +131,13 @@ program() { # TOOL URL
 }
 
 # Packages of npm with all that they need, at the versions and digests of the vertical's package-lock.json.
-npm_packages() { # VERTICAL
+npm_packages() { # VERTICAL [OPTION]
     VERSION='' REASON='there is no npm'
     command -v npm >/dev/null && fetch https://registry.npmjs.org/npm/latest "$WORK/reached" || return
     REASON='npm cannot fetch or install it'
-    set -- "/opt/tazpod/$1" "$SHARE/verticals/$1"
+    set -- "/opt/tazpod/$1" "$SHARE/verticals/$1" ${2:+"$2"}
     mkdir -p "$1" && cp "$2/package.json" "$2/package-lock.json" "$1" &&
-        timeout 900 npm ci --prefix "$1" --cache "$WORK/npm" --no-audit --no-fund --no-update-notifier --loglevel=error
+        timeout 900 npm ci ${3:+"$3"} --prefix "$1" --cache "$WORK/npm" --no-audit --no-fund --no-update-notifier --loglevel=error
 }
 
 # A tool of these: its version, and its program in everybody's path. (Two packages may have programs of one name.)

@@ -1,10 +1,12 @@
 # Tools for clusters and clouds. Clusters move on faster than distributions: what upstream publishes comes first.
 
+# shellcheck source=images/clouds.sh
+. "$SHARE/verticals/k8s/clouds.sh"
+
 # Tool, version, architecture, SHA-256. Renovate raises those of releases on GitHub.
 pins() {
+    clouds
     cat <<'END'
-kubectl v1.37.1 amd64 65691ff77eb6fa44c908b77a1082c9f092c3b9733b5cefabec0d1104890e21a8
-kubectl v1.37.1 arm64 ff749f4b78d9c4f1ec87307df9b50119ed819e2094aa9810cb9acffc3286c8c7
 helm v4.3.0 amd64 86584a54def73570558f66f5111cc53dfed56689637ae32c1201205d494f54fb
 helm v4.3.0 arm64 31c5794dd55c66a51e6b7d2e2ac7a114ae8b1de41ff1d9ba51748ac973b06a08
 # renovate: datasource=github-release-attachments depName=derailed/k9s
@@ -33,12 +35,8 @@ flux v2.9.5 arm64 f3e159af616ec0b9bd0a405c2185cf09d06b74652c1de3c7f377e816682665
 hcloud v1.68.0 amd64 4b3b4b98aaec7add939cef69256d81831b6317ee601e44c52309594650ccfec2
 # renovate: datasource=github-release-attachments depName=hetznercloud/cli
 hcloud v1.68.0 arm64 33164d240bbb4f44430160f00bf6b9e913d5085266c7b7009045dff1ef7c4e96
-google-cloud-cli v588.0.0 amd64 e38ceac43022bb5a4d94d5a4a9c9c51f90f28c910b59a018ae07011e220c4412
-google-cloud-cli v588.0.0 arm64 15d0365242d72caebda77647642ae73f68bde10b1f71338c8a704aea200d8ab1
 END
 }
-
-get_kubectl() { program kubectl "https://dl.k8s.io/release/$VERSION/bin/linux/$ARCHITECTURE/kubectl"; }
 
 get_helm() {
     archive helm "https://get.helm.sh/helm-$VERSION-linux-$ARCHITECTURE.tar.gz" &&
@@ -74,24 +72,17 @@ get_hcloud() {
     release hcloud hetznercloud/cli "hcloud-linux-$ARCHITECTURE.tar.gz" && install "$WORK/hcloud/hcloud" /usr/local/bin
 }
 
-# With a Python of its own on amd64 alone; elsewhere it takes the distribution's.
-get_google_cloud_cli() {
-    archive google-cloud-cli "https://dl.google.com/dl/cloudsdk/channels/rapid/downloads/google-cloud-cli-${VERSION#v}-linux-$(echo "$CPU" | sed s/aarch64/arm/).tar.gz" &&
-        rm -rf /opt/google-cloud-sdk && mv "$WORK/google-cloud-cli/google-cloud-sdk" /opt &&
-        for program in gcloud gsutil bq; do ln -sf "/opt/google-cloud-sdk/bin/$program" /usr/local/bin/ || return; done
-}
-
 packages ansible-core kubectx python3-venv
 packaged_tools <<'END'
 ansible-core ansible-core
 kubectx kubectx
 END
-upstream kubectl dl.k8s.io || package kubectl kubernetes-client || leave_out kubectl
+kubectl_client
 upstream helm get.helm.sh || leave_out helm
 for tool in k9s talosctl stern terragrunt flux; do
     upstream "$tool" github.com || leave_out "$tool"
 done
 upstream terraform releases.hashicorp.com || leave_out terraform
 upstream hcloud github.com || package hcloud hcloud-cli || leave_out hcloud
-upstream google-cloud-cli dl.google.com || leave_out google-cloud-cli
+google_cloud_cli
 if kept oci-cli; then :; elif python_programs k8s oci-cli oci; then have oci-cli PyPI "$VERSION"; else leave_out oci-cli; fi

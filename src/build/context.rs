@@ -11,7 +11,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tar::EntryType;
 
-use crate::catalog::Vertical;
+use crate::catalog::{Origin, Vertical};
 use crate::error::{Context as _, Error, Kind, Result};
 
 /// What to do, in a context.
@@ -32,12 +32,16 @@ macro_rules! files {
 }
 
 /// The verticals that are compiled in.
-const COMPILED: &[(&str, &[File])] = &[
-    ("base", BASE),
-    ("aws", files!("aws": "Containerfile", "vertical.sh")),
-    ("k8s", files!("k8s": "Containerfile", "oci-cli.txt", "vertical.sh")),
-    ("ai", files!("ai": "Containerfile", "package-lock.json", "package.json", "vertical.sh")),
+const COMPILED: &[(&str, &[File], &[File])] = &[
+    ("base", BASE, &[]),
+    ("aws", files!("aws": "Containerfile", "vertical.sh"), CLOUDS),
+    ("k8s", files!("k8s": "Containerfile", "oci-cli.txt", "vertical.sh"), CLOUDS),
+    ("ai", files!("ai": "Containerfile", "package-lock.json", "package.json", "vertical.sh"), &[]),
+    ("devops", files!("devops": "Containerfile", "package-lock.json", "package.json", "vertical.sh"), CLOUDS),
 ];
+
+/// What several verticals have, below `images`.
+const CLOUDS: &[File] = &[("clouds.sh", include_bytes!("../../images/clouds.sh"))];
 
 const BASE: &[File] = &[
     ("Containerfile", include_bytes!("../../images/base/Containerfile")),
@@ -54,6 +58,10 @@ const BASE: &[File] = &[
     ("vertical.sh", include_bytes!("../../images/base/vertical.sh")),
 ];
 
+/// What the agent is built from, and what else goes into `base`, in the sources of tazpod itself.
+const OF_BASE: &[&str] =
+    &["dotfiles", "images/tools.sh", "src", "build.rs", "Cargo.lock", "Cargo.toml", ".cargo"];
+
 /// The largest context that is taken from a directory, in bytes: it passes through memory.
 const LARGEST: u64 = 512 << 20;
 
@@ -69,6 +77,29 @@ pub struct Sources {
     pub carries_agent: bool,
     /// Whether the certificates that the host trusts go with them.
     pub wants_host_ca: bool,
+}
+
+/// The files of a vertical that is compiled in: its own, and those that it shares with others.
+fn compiled(vertical: &Vertical) -> Option<(&'static [File], &'static [File])> {
+    let found = COMPILED.iter().find(|(name, ..)| *name == vertical.name);
+    found.map(|(_, own, shared)| (*own, *shared))
+}
+
+/// Whether the image of a vertical of ours is made from this file, a path in the sources of tazpod itself.
+pub fn is_compiled_in(vertical: &Vertical, path: &Path) -> bool {
+    let carries_agent = vertical.parent.is_none() && vertical.origin != Origin::Foreign;
+    let images = Path::new("images");
+    let is_shared = |shared: &[File]| shared.iter().any(|(name, _)| path == images.join(name));
+    path.starts_with(images.join(&vertical.name))
+        || compiled(vertical).is_some_and(|(_, shared)| is_shared(shared))
+        || carries_agent && OF_BASE.iter().any(|above| path.starts_with(above))
+}
+
+/// Whether the image of a project's vertical is made from this file, or was while the file was there.
+pub fn is_in(vertical: &Vertical, path: &Path) -> Result<bool> {
+    let Some(directory) = &vertical.directory else { return Ok(false) };
+    let Ok(inner) = path.strip_prefix(directory) else { return Ok(false) };
+    Ok(inner == Path::new(CONTAINERFILE) || !Ignored::of(directory)?.matches(inner))
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,8 +124,7 @@ impl Sources {
         if let Some(directory) = &vertical.directory {
             return Sources::read(directory).map(Some);
         }
-        let found = COMPILED.iter().find(|(name, _)| *name == vertical.name);
-        Ok(found.map(|(_, files)| Sources::compiled(files)))
+        Ok(compiled(vertical).map(|(own, shared)| Sources::compiled(&[own, shared].concat())))
     }
 
     /// As if they were compiled in.
@@ -557,7 +587,7 @@ mod tests {
 
     #[test]
     fn containerfiles_need_no_frontend() {
-        for (name, files) in COMPILED {
+        for (name, files, _) in COMPILED {
             let text = std::str::from_utf8(files[0].1).unwrap();
             assert!(
                 files[0].0 == CONTAINERFILE && !text.contains("# syntax") && !text.contains("<<"),
@@ -574,7 +604,7 @@ mod tests {
     #[test]
     fn the_agent_is_in_the_base_and_the_hosts_certificates_are_in_all() {
         let catalog = Catalog::builtin().unwrap();
-        for (name, _) in COMPILED {
+        for (name, ..) in COMPILED {
             let sources = Sources::of(catalog.find(name).unwrap()).unwrap().unwrap();
             assert_eq!(sources.carries_agent, *name == "base", "{name}");
             assert!(sources.wants_host_ca && sources.takes("ALLOW_MISSING"), "{name}");

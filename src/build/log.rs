@@ -18,6 +18,7 @@ const STEP_WIDTH: usize = 72;
 #[derive(Debug)]
 pub struct BuildLog {
     ui: Ui,
+    vertical: String,
     path: PathBuf,
     file: File,
     tail: VecDeque<String>,
@@ -31,14 +32,15 @@ pub struct BuildLog {
 const LEFT_OUT: &str = "left out: ";
 
 impl BuildLog {
-    /// A new log at `path`; an earlier one is gone.
+    /// A new log of a vertical's build at `path`; an earlier one is gone.
     ///
     /// # Errors
     /// Where the file cannot be made.
-    pub fn create(ui: &Ui, path: PathBuf) -> Result<BuildLog> {
+    pub fn create(ui: &Ui, vertical: &str, path: PathBuf) -> Result<BuildLog> {
         let file = File::create(&path).map_err(|source| Error::io("write", &path, source))?;
         let (tail, left_out) = (VecDeque::new(), Vec::new());
-        Ok(BuildLog { ui: ui.clone(), path, file, tail, step: None, left_out, alias: None })
+        let (ui, vertical) = (ui.clone(), vertical.to_owned());
+        Ok(BuildLog { ui, vertical, path, file, tail, step: None, left_out, alias: None })
     }
 
     /// The file.
@@ -67,7 +69,7 @@ impl BuildLog {
             step.instruction = step.instruction.replace(alias, name);
         }
         if !self.ui.is_verbose() && step.is_work() {
-            self.ui.status(step.describe());
+            self.ui.status(format!("{} {}", self.vertical, step.describe()));
         }
         self.step = Some(step);
         self.tail.clear();
@@ -92,7 +94,7 @@ impl BuildLog {
     fn keep(&mut self, line: &str) {
         // A full disk must not end a build that may still fit.
         let _ = writeln!(self.file, "{line}");
-        self.ui.verbose(line);
+        self.ui.verbose(format!("{} {line}", self.vertical));
     }
 
     /// Forgets the last step: what follows is not its output.
@@ -234,7 +236,7 @@ mod tests {
     fn the_tail_is_that_of_the_last_step() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
-        let mut log = BuildLog::create(&Ui::new(Verbosity::Quiet, true), path.clone()).unwrap();
+        let mut log = BuildLog::create(&Ui::new(Verbosity::Quiet, true), "x", path.clone()).unwrap();
         log.detail("STEP 1/2: of another kind");
         log.detail("left out: nvm: cannot reach it");
         log.builder(BuilderLine::Begins("[1/1] RUN false"));

@@ -1,5 +1,6 @@
-//! Images from the catalog: plan, context, build, pull.
+//! Images from the catalog: plan, context, build, verify, pull.
 
+mod affected;
 mod context;
 mod log;
 mod mirror;
@@ -8,10 +9,14 @@ mod pull;
 mod rootfs;
 mod verify;
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 
 use crate::adapters::certificates;
 use crate::adapters::engine::{self, CAPABILITIES, Engine, Helper, Image};
@@ -20,12 +25,13 @@ use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::pod::spec::label;
 use crate::ui;
+pub use affected::affected;
 use context::Sources;
 use log::BuildLog;
 use plan::{ALLOWED_LABEL, CONTEXT_LABEL, Existing, PARENT_LABEL, Wanted};
 pub use plan::{Reason, Step};
 pub use pull::{PullPolicy, ensure_reference};
-pub use verify::{Finding, State};
+pub use verify::{Finding, State, ToolReport};
 
 /// What the tree of verticals stands on, where a registry is in reach.
 const ROOT_IMAGE: &str = "docker.io/library/ubuntu:24.04";
@@ -35,6 +41,8 @@ const AGENT_PATH: &str = "/usr/local/bin/tazpod";
 const ALLOW_MISSING: &str = "ALLOW_MISSING";
 /// The name of images that are not verified yet.
 const TEMPORARY: &str = "localhost/tazpod-build";
+/// How many images are built at once: each is at work on one thing at a time, often a download.
+const AT_ONCE: usize = 4;
 /// How long an interrupted builder may be at its last step, which is a short one.
 const LAST_STEP: Duration = Duration::from_secs(1);
 
@@ -47,15 +55,6 @@ pub struct Options {
     pub rootfs: bool,
     /// Without the tools that cannot be fetched.
     pub allow_missing: bool,
-}
-
-/// An image that was built, or found to be current.
-#[derive(Clone, Debug)]
-pub struct Built {
-    /// The image.
-    pub image: Image,
-    /// What was found of the tools of each image that was built now, by its vertical's name.
-    pub findings: HashMap<String, Vec<Finding>>,
 }
 
 /// The image of a vertical: what is there, or pulled, or built, as `policy` and the registry have it.
@@ -75,7 +74,10 @@ pub async fn ensure(
         // No registry has it: what is there, or what its sources make now.
         return match engine.image(&reference).await? {
             Some(image) if policy == PullPolicy::Missing => Ok(image),
-            _ => Ok(build(context, engine, catalog, vertical, options).await?.image),
+            _ => {
+                build(context, engine, catalog, &[vertical], options).await?;
+                present(engine, &reference).await
+            }
         };
     }
     let failed = match ensure_reference(context, engine, &reference, policy).await {
@@ -94,7 +96,8 @@ pub async fn ensure(
         });
     }
     context.ui.status(format!("{error}; building it"));
-    Ok(build(context, engine, catalog, vertical, options).await?.image)
+    build(context, engine, catalog, &[vertical], options).await?;
+    present(engine, &reference).await
 }
 
 async fn present(engine: &Engine, reference: &str) -> Result<Image> {
@@ -111,14 +114,16 @@ async fn present(engine: &Engine, reference: &str) -> Result<Image> {
 pub async fn plan<'a>(
     catalog: &'a Catalog,
     engine: &Engine,
-    vertical: &'a Vertical,
+    verticals: &[&'a Vertical],
     options: Options,
 ) -> Result<Vec<Step<'a>>> {
     let mut existing = HashMap::new();
-    for vertical in catalog.chain(vertical)? {
-        let reference = vertical.reference();
-        if let Some(image) = engine.image(&reference).await? {
-            existing.insert(reference, Existing { id: image.id, labels: image.labels });
+    for vertical in verticals {
+        for below in catalog.chain(vertical)? {
+            if let Entry::Vacant(unknown) = existing.entry(below.reference()) {
+                let found = engine.image(unknown.key()).await?;
+                unknown.insert(found.map(|image| Existing { id: image.id, labels: image.labels }));
+            }
         }
     }
     let wanted = Wanted {
@@ -127,36 +132,65 @@ pub async fn plan<'a>(
         force: options.force || options.rootfs,
         allow_missing: options.allow_missing,
     };
-    plan::plan(catalog, vertical, |reference| existing.get(reference).cloned(), wanted)
+    plan::plan(catalog, verticals, |reference| existing.get(reference).cloned().flatten(), wanted)
 }
 
-/// Builds the image of a vertical and of all that it stands on, as far as they are not current.
+/// Builds the images of verticals and of all that they stand on, as far as they are not current: parents first, others at
+/// once. What was found of the tools of those that were built now is by the vertical's name.
 ///
 /// # Errors
-/// [`Kind::Image`] where it cannot be built, with the step that failed; nothing is tagged then.
+/// [`Kind::Image`] where one cannot be built, with the step that failed: that one is not tagged then, and what is at work beside it
+/// is built to its end, and nothing more.
 pub async fn build(
     context: &Context,
     engine: &Engine,
     catalog: &Catalog,
-    vertical: &Vertical,
+    verticals: &[&Vertical],
     options: Options,
-) -> Result<Built> {
+) -> Result<HashMap<String, Vec<Finding>>> {
     let _lock =
         context.state()?.lock("build", || context.ui.status("another build is at work: waiting")).await?;
-    let steps = plan(catalog, engine, vertical, options).await?;
+    let mut waiting = VecDeque::from(plan(catalog, engine, verticals, options).await?);
     let mut findings = HashMap::new();
-    if steps.is_empty() {
-        return Ok(Built { image: present(engine, &vertical.reference()).await?, findings });
+    if waiting.is_empty() {
+        return Ok(findings);
     }
     let info = engine.info().await?;
-    let agent = own_executable(&info.architecture)?;
-    for step in steps {
-        let path = context.state()?.log(&format!("build-{}", step.vertical.name))?;
-        let log = BuildLog::create(&context.ui, path)?;
-        let builder = Builder { context, engine, catalog, log, options, buildkit: !info.traits.podman };
-        findings.insert(step.vertical.name.clone(), builder.build(&step, &agent).await?);
+    let agent = &own_executable(&info.architecture)?;
+    let mut at_work: Vec<&str> = Vec::new();
+    let mut builds = FuturesUnordered::new();
+    let mut failed: Option<Error> = None;
+    loop {
+        while failed.is_none() && builds.len() < AT_ONCE {
+            let ready = waiting.iter().position(|step| {
+                step.vertical.parent.as_deref().is_none_or(|parent| {
+                    !at_work.contains(&parent) && waiting.iter().all(|other| other.vertical.name != parent)
+                })
+            });
+            let Some(step) = ready.and_then(|ready| waiting.remove(ready)) else { break };
+            let name = &step.vertical.name;
+            let log = BuildLog::create(&context.ui, name, context.state()?.log(&format!("build-{name}"))?)?;
+            let builder = Builder { context, engine, catalog, log, options, buildkit: !info.traits.podman };
+            at_work.push(name);
+            builds.push(async move { (name, builder.build(&step, agent).await) });
+        }
+        let Some((name, built)) = builds.next().await else { break };
+        at_work.retain(|other| other != name);
+        match built {
+            Ok(found) => drop(findings.insert(name.clone(), found)),
+            Err(error) => {
+                if !at_work.is_empty() && failed.is_none() {
+                    let others =
+                        at_work.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+                    context.ui.status(format!("`{name}` failed; what is at work goes on: {others}"));
+                }
+                if let Some(earlier) = failed.replace(error) {
+                    context.ui.error(&earlier);
+                }
+            }
+        }
     }
-    Ok(Built { image: present(engine, &vertical.reference()).await?, findings })
+    failed.map_or(Ok(findings), Err)
 }
 
 /// The bytes of this program, which is also the agent, where the engine's machine can run it.
@@ -257,10 +291,12 @@ impl Builder<'_> {
         let log = &mut self.log;
         let built = engine.build(build, |line| log.builder(line)).await;
         building.store(false, Ordering::Relaxed);
-        if below.is_some() {
-            engine.remove_image(&standing, false).await?;
-        }
+        let removed = match below {
+            Some(_) => engine.remove_image(&standing, false).await,
+            None => Ok(()),
+        };
         built.map_err(|error| self.explain(error, step))?;
+        removed?;
         let findings = self.verify(vertical, &temporary).await?;
 
         let image = present(engine, &temporary).await?;
@@ -272,7 +308,9 @@ impl Builder<'_> {
             let _ = engine.remove_nameless_image(&previous.id).await;
         }
         let (size, seconds) = (ui::size(image.size), started.elapsed().as_secs());
-        show(context, &findings);
+        if !findings.is_empty() {
+            context.ui.status(table(&findings));
+        }
         context.ui.status(format!("built `{reference}`: {size}, {seconds} s"));
         Ok(findings)
     }
@@ -316,50 +354,20 @@ impl Builder<'_> {
     /// Runs the vertical's `verify` commands and the checks of its tools in the image.
     async fn verify(&mut self, vertical: &Vertical, image: &str) -> Result<Vec<Finding>> {
         self.log.end_step();
-        if vertical.verify.is_empty() && vertical.tools.is_empty() {
-            // It may not even have a shell.
-            return Ok(Vec::new());
-        }
-        let _step = self.context.ui.step(format!("verifying `{}`", vertical.name));
-        let helper = Helper {
-            image: image.to_owned(),
-            user: Some(vertical.user.clone()),
-            command: vec!["/bin/sh".into(), "-c".into(), verify::script(vertical)],
-            capabilities: CAPABILITIES.to_vec(),
-            ..Default::default()
-        };
-        let id = self.engine.create_helper(&helper).await?;
-        let armed = self.context.arm({
-            let (engine, id) = (self.engine.clone(), id.clone());
-            async move {
-                // The error that counts is the one that led here.
-                let _ = engine.remove(&id).await;
+        let (context, log) = (self.context, &mut self.log);
+        let hint = format!("the whole output is in `{}`", log.path().display());
+        let findings = verified(context, self.engine, vertical, image, |line| log.detail(line)).await;
+        let findings = findings.map_err(|error| match error.kind() {
+            Kind::Image => {
+                self.log.show_tail();
+                error.hint(&hint)
             }
-        });
-        let (code, output) = self.engine.finish_helper(&id).await?;
-        self.context.disarm(armed);
-        output.lines().for_each(|line| self.log.detail(line));
-        let wrong = |said: String| {
-            let what = format!("the image of `{}` is not what it should be: {said}", vertical.name);
-            Err(Error::new(Kind::Image, what)
-                .hint(format!("the whole output is in `{}`", self.log.path().display())))
-        };
-        if code != 0 {
-            self.log.show_tail();
-            return wrong(output.lines().next().unwrap_or("it says nothing of it").to_owned());
+            _ => error,
+        })?;
+        match failures(vertical, &findings) {
+            Some(error) => Err(error.hint(hint)),
+            None => Ok(findings),
         }
-        let findings = verify::findings(&vertical.tools, &output);
-        let failed: Vec<&str> = findings
-            .iter()
-            .filter_map(|finding| match &finding.state {
-                State::Fails(said) => Some(said.as_str()),
-                _ => None,
-            })
-            .collect();
-        if !failed.is_empty() {
-            return wrong(failed.join("; "));
-        }
-        Ok(findings)
     }
 
     fn explain(&self, error: Error, step: &Step<'_>) -> Error {
@@ -387,23 +395,80 @@ impl Builder<'_> {
     }
 }
 
-/// A table of tools, for people.
-fn show(context: &Context, findings: &[Finding]) {
-    if findings.is_empty() {
-        return;
+/// Runs the commands of a vertical and the checks of its tools in its image, which the engine has, as the pod's user and without a network.
+///
+/// # Errors
+/// [`Kind::Image`] where the image is not there, or one of the vertical's commands fails in it.
+pub async fn verify(context: &Context, engine: &Engine, vertical: &Vertical) -> Result<Vec<Finding>> {
+    let (name, reference) = (&vertical.name, vertical.reference());
+    if engine.image(&reference).await?.is_none() {
+        return Err(Error::new(Kind::Image, format!("`{reference}` is not there"))
+            .hint(format!("get or build it: `tazpod up {name}`, `tazpod build {name}`")));
     }
-    let rows: Vec<[String; 3]> = findings
-        .iter()
-        .map(|finding| {
-            let (version, source) = match &finding.state {
-                State::Works { version, source } => (version.clone(), source.clone()),
-                State::LeftOut(reason) => ("-".to_owned(), format!("left out: {reason}")),
-                State::Fails(said) => ("-".to_owned(), said.clone()),
-            };
-            [finding.tool.clone(), version, source]
-        })
-        .collect();
-    context.ui.status(ui::table(["TOOL", "VERSION", "SOURCE"], &rows));
+    verified(context, engine, vertical, &reference, |line| context.ui.verbose(line)).await
+}
+
+async fn verified(
+    context: &Context,
+    engine: &Engine,
+    vertical: &Vertical,
+    image: &str,
+    said: impl FnMut(&str),
+) -> Result<Vec<Finding>> {
+    if vertical.verify.is_empty() && vertical.tools.is_empty() {
+        // It may not even have a shell.
+        return Ok(Vec::new());
+    }
+    let _step = context.ui.step(format!("verifying `{}`", vertical.name));
+    let helper = Helper {
+        image: image.to_owned(),
+        user: Some(vertical.user.clone()),
+        command: vec!["/bin/sh".into(), "-c".into(), verify::script(vertical)],
+        capabilities: CAPABILITIES.to_vec(),
+        ..Default::default()
+    };
+    let id = engine.create_helper(&helper).await?;
+    let armed = context.arm({
+        let (engine, id) = (engine.clone(), id.clone());
+        async move {
+            // The error that counts is the one that led here.
+            let _ = engine.remove(&id).await;
+        }
+    });
+    let (code, output) = engine.finish_helper(&id).await?;
+    context.disarm(armed);
+    output.lines().for_each(said);
+    match code {
+        0 => Ok(verify::findings(&vertical.tools, &output)),
+        _ => Err(wrong(vertical, output.lines().next().unwrap_or("it says nothing of it"))),
+    }
+}
+
+/// An error about the tools that do not work, if there are any.
+pub fn failures(vertical: &Vertical, findings: &[Finding]) -> Option<Error> {
+    let failed = findings.iter().filter_map(|finding| match &finding.state {
+        State::Fails(said) => Some(said.as_str()),
+        _ => None,
+    });
+    let failed = failed.collect::<Vec<_>>().join("; ");
+    (!failed.is_empty()).then(|| wrong(vertical, &failed))
+}
+
+fn wrong(vertical: &Vertical, said: &str) -> Error {
+    Error::new(Kind::Image, format!("the image of `{}` is not what it should be: {said}", vertical.name))
+}
+
+/// A table of tools, for people.
+pub fn table(findings: &[Finding]) -> String {
+    let row = |finding: &Finding| {
+        let (version, source, result) = match &finding.state {
+            State::Works { version, source } => (version.as_str(), source.as_str(), "ok".to_owned()),
+            State::LeftOut(reason) => ("-", "-", format!("missing: {reason}")),
+            State::Fails(said) => ("-", "-", format!("fails: {said}")),
+        };
+        [finding.tool.clone(), version.to_owned(), source.to_owned(), result]
+    };
+    ui::table(["TOOL", "VERSION", "SOURCE", "RESULT"], &findings.iter().map(row).collect::<Vec<_>>())
 }
 
 #[cfg(test)]

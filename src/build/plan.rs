@@ -73,28 +73,38 @@ pub struct Wanted<'a> {
     pub agent: &'a str,
     /// The sources of a vertical, [`Sources::of`] but in tests.
     pub sources: fn(&Vertical) -> Result<Option<Sources>>,
-    /// Build the vertical itself even if nothing changed.
+    /// Build the verticals themselves even if nothing changed.
     pub force: bool,
     /// Whether images may lack tools.
     pub allow_missing: bool,
 }
 
-/// The images to build, parents first, so that `vertical`'s is there and current. `existing` gives what the
+/// The images to build, parents first, so that those of `verticals` are there and current. `existing` gives what the
 /// engine has under a reference. Empty where nothing is to be done.
 ///
 /// # Errors
 /// [`Kind::Image`] where one that must be built has no Containerfile, or one that leaves its parent out.
 pub fn plan<'a>(
     catalog: &'a Catalog,
-    vertical: &'a Vertical,
+    verticals: &[&'a Vertical],
     existing: impl Fn(&str) -> Option<Existing>,
     wanted: Wanted<'_>,
 ) -> Result<Vec<Step<'a>>> {
     // First of all, so that the error is about what was asked for.
-    sources_of(catalog, vertical, wanted)?;
+    for vertical in verticals {
+        sources_of(catalog, vertical, wanted)?;
+    }
+    let mut chains = Vec::new();
+    for vertical in verticals {
+        chains.extend(catalog.chain(vertical)?);
+    }
     let mut steps: Vec<Step<'a>> = Vec::new();
-    let mut parent: Option<Existing> = None;
-    for current in catalog.chain(vertical)? {
+    // What the engine has of those that were looked at.
+    let mut decided: HashMap<&str, Option<Existing>> = HashMap::new();
+    for current in chains {
+        if decided.contains_key(current.name.as_str()) {
+            continue;
+        }
         let sources = sources_of(catalog, current, wanted)?;
         if current.parent.is_some() && !sources.takes("PARENT") {
             let what = format!("the Containerfile of `{}` does not stand on its parent", current.name);
@@ -104,10 +114,12 @@ pub fn plan<'a>(
         let same = |name: &str, value: &str| {
             found.as_ref().and_then(|image| image.labels.get(name)).is_some_and(|found| found == value)
         };
-        let parent_is_built = current.parent.is_some() && !steps.is_empty();
+        let parent_is_built = steps.iter().any(|step| Some(&step.vertical.name) == current.parent.as_ref());
+        let parent =
+            current.parent.as_deref().and_then(|parent| decided.get(parent)).and_then(Option::as_ref);
         let reason = if found.is_none() {
             Some(Reason::Missing)
-        } else if wanted.force && current == vertical {
+        } else if wanted.force && verticals.contains(&current) {
             Some(Reason::Forced)
         } else if !same(CONTEXT_LABEL, &sources.hash()) {
             Some(Reason::Sources)
@@ -121,7 +133,7 @@ pub fn plan<'a>(
             None
         };
         steps.extend(reason.map(|reason| Step { vertical: current, reason, sources }));
-        parent = found;
+        decided.insert(&current.name, found);
     }
     Ok(steps)
 }
@@ -176,6 +188,7 @@ mod tests {
         Existing { id: id.into(), labels }
     }
 
+    /// Of verticals with spaces between.
     fn reasons(vertical: &str, existing: &[(&str, Existing)], wanted: Wanted<'_>) -> Vec<(String, Reason)> {
         let catalog = Catalog::builtin().unwrap();
         let existing = |reference: &str| {
@@ -183,7 +196,8 @@ mod tests {
                 existing.iter().find(|(name, _)| reference.ends_with(&format!("/tazpod-{name}:stable")));
             found.map(|(_, existing)| existing.clone())
         };
-        let steps = plan(&catalog, catalog.find(vertical).unwrap(), existing, wanted).unwrap();
+        let verticals: Vec<_> = vertical.split(' ').map(|name| catalog.find(name).unwrap()).collect();
+        let steps = plan(&catalog, &verticals, existing, wanted).unwrap();
         steps.into_iter().map(|step| (step.vertical.name.clone(), step.reason)).collect()
     }
 
@@ -222,6 +236,17 @@ mod tests {
             reasons("k8s", &[("base", image("other", "", "1")), aws.clone(), k8s.clone()], wanted),
             [step("aws", Reason::Parent), step("k8s", Reason::Parent)]
         );
+        let all = "ai aws base devops k8s";
+        let names =
+            |steps: Vec<(String, Reason)>| steps.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        assert_eq!(names(reasons(all, &[], wanted)), ["base", "aws", "k8s", "ai", "devops"]);
+        let devops = ("devops", image("d", "b", "1"));
+        let ai = ("ai", image("i", "k", "1"));
+        let changed = ("aws", Existing { labels: HashMap::new(), ..aws.1.clone() });
+        assert_eq!(
+            reasons(all, &[base.clone(), changed, k8s.clone(), ai, devops], wanted),
+            [step("aws", Reason::Sources), step("k8s", Reason::Parent), step("ai", Reason::Parent)]
+        );
         let force = Wanted { force: true, ..wanted };
         assert_eq!(reasons("k8s", &[base, aws, k8s], force), [step("k8s", Reason::Forced)]);
     }
@@ -230,13 +255,13 @@ mod tests {
     fn what_has_no_containerfile_is_an_error_with_advice() {
         let catalog = Catalog::builtin().unwrap();
         let orphan = Wanted { sources: |_| Ok(Some(base())), ..WANTED };
-        let error = plan(&catalog, catalog.find("aws").unwrap(), |_| None, orphan).unwrap_err();
+        let error = plan(&catalog, &[catalog.find("aws").unwrap()], |_| None, orphan).unwrap_err();
         assert_eq!(error.to_string(), "the Containerfile of `aws` does not stand on its parent");
         for (name, message) in [
-            ("devops", "the image of `devops` cannot be built yet"),
+            ("jupyter", "the image of `jupyter` cannot be built yet"),
             ("bazzite:base", "the image of `bazzite:base` is built by others"),
         ] {
-            let error = plan(&catalog, catalog.find(name).unwrap(), |_| None, WANTED).unwrap_err();
+            let error = plan(&catalog, &[catalog.find(name).unwrap()], |_| None, WANTED).unwrap_err();
             assert_eq!(error.kind(), Kind::Image);
             assert_eq!(error.to_string(), message);
             assert_eq!(error.hints().len(), 1);

@@ -1,5 +1,7 @@
 //! Whether an image is what its vertical promises: a script that looks, and what its answers mean.
 
+use serde::Serialize;
+
 use crate::catalog::{Tool, Vertical};
 
 /// Where images keep lists of what they took from elsewhere than the distribution: lines of tool, source and version,
@@ -32,6 +34,35 @@ pub enum State {
     LeftOut(String),
     /// Its check failed, and said this.
     Fails(String),
+}
+
+/// A [`Finding`], for reports.
+#[derive(Debug, Serialize)]
+pub struct ToolReport {
+    tool: String,
+    /// Missing where it was left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<String>,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_out: Option<String>,
+}
+
+impl ToolReport {
+    /// Of this finding.
+    pub fn of(finding: Finding) -> ToolReport {
+        let tool = finding.tool;
+        match finding.state {
+            State::Works { version, source } => {
+                ToolReport { tool, version: Some(version), source: Some(source), left_out: None }
+            }
+            State::LeftOut(why) | State::Fails(why) => {
+                ToolReport { tool, version: None, source: None, left_out: Some(why) }
+            }
+        }
+    }
 }
 
 /// A script that runs the vertical's `verify` commands until one fails, and then says which and what it said; after

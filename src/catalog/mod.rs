@@ -167,13 +167,12 @@ impl Catalog {
     /// # Errors
     /// [`Kind::Config`]: that file cannot be read, or is no catalog on top of ours.
     pub fn of(workspace: Option<&Path>) -> Result<Catalog> {
-        let builtin = Catalog::builtin()?;
-        let Some(workspace) = workspace else { return Ok(builtin) };
+        let Some(workspace) = workspace else { return Catalog::builtin() };
         let path = workspace.join(PROJECT_CATALOG);
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(source) if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                return Ok(builtin);
+                return Catalog::builtin();
             }
             Err(source) => {
                 return Err(
@@ -181,8 +180,17 @@ impl Catalog {
                 );
             }
         };
+        Catalog::with_project(&text, workspace)
+    }
+
+    /// As [`Catalog::of`], with `text` for what that file has.
+    ///
+    /// # Errors
+    /// [`Kind::Config`]: it is no catalog on top of ours.
+    pub fn with_project(text: &str, workspace: &Path) -> Result<Catalog> {
+        let path = workspace.join(PROJECT_CATALOG);
         let directory = path.parent().unwrap_or(workspace);
-        builtin.extended(&text, Some(directory)).map_err(|problem| problem.into_error(&path))
+        Catalog::builtin()?.extended(text, Some(directory)).map_err(|problem| problem.into_error(&path))
     }
 
     /// Reads and checks a whole catalog.

@@ -2,21 +2,22 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use crate::build::{self, Finding, Options, State};
+use crate::build::{self, Options, ToolReport};
 use crate::catalog::{Catalog, Origin, Vertical};
 use crate::context::Context;
 use crate::error::Result;
 use crate::pod::workspace;
 
-/// Build the image of a vertical, and of those that it stands on.
+/// Build the images of verticals, and of those that they stand on.
 ///
+/// Parents come first; those that do not stand on each other are built at once.
 /// What has not changed is left alone. Where no registry is in reach, the root filesystem is bootstrapped from the
 /// distribution's mirror, with the host's `mmdebstrap` or `debootstrap`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The vertical, or `all` that can be built.
+    /// The verticals, or `all` that can be built.
     #[arg(value_name = "VERTICAL", default_value = "all")]
-    vertical: String,
+    verticals: Vec<String>,
     /// Build even if nothing changed, every step of it.
     #[arg(long)]
     force: bool,
@@ -58,51 +59,26 @@ struct ImageReport {
     tools: Option<Vec<ToolReport>>,
 }
 
-#[derive(Serialize)]
-struct ToolReport {
-    tool: String,
-    /// Missing where it was left out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    version: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source: Option<String>,
-    /// Why.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    left_out: Option<String>,
-}
-
-impl ToolReport {
-    fn of(finding: Finding) -> ToolReport {
-        let tool = finding.tool;
-        match finding.state {
-            State::Works { version, source } => {
-                ToolReport { tool, version: Some(version), source: Some(source), left_out: None }
-            }
-            State::LeftOut(why) | State::Fails(why) => {
-                ToolReport { tool, version: None, source: None, left_out: Some(why) }
-            }
-        }
-    }
-}
-
 impl Args {
     /// Builds, or says what it would build.
     pub async fn run(self, context: &Context) -> Result<()> {
         let catalog = Catalog::of(workspace::project().as_deref())?;
-        let wanted: Vec<&Vertical> = if self.vertical == "all" {
-            catalog.verticals().iter().filter(|vertical| vertical.origin == Origin::Built).collect()
-        } else {
-            vec![catalog.find(&self.vertical)?]
-        };
+        let mut wanted: Vec<&Vertical> = Vec::new();
+        for name in &self.verticals {
+            match name.as_str() {
+                "all" => wanted.extend(catalog.verticals().iter().filter(|v| v.origin == Origin::Built)),
+                name => wanted.push(catalog.find(name)?),
+            }
+        }
         let engine = context.engine()?;
         let options = Options { force: self.force, rootfs: self.rootfs, allow_missing: self.allow_missing };
         let mut images: Vec<ImageReport> = Vec::new();
+        let steps = build::plan(&catalog, &engine, &wanted, options).await?;
+        let mut findings = match self.dry_run || steps.is_empty() {
+            true => HashMap::new(),
+            false => build::build(context, &engine, &catalog, &wanted, options).await?,
+        };
         for vertical in wanted {
-            let steps = build::plan(&catalog, &engine, vertical, options).await?;
-            let mut findings = match self.dry_run {
-                true => HashMap::new(),
-                false => build::build(context, &engine, &catalog, vertical, options).await?.findings,
-            };
             for member in catalog.chain(vertical)? {
                 if images.iter().any(|image| image.vertical == member.name) {
                     continue;

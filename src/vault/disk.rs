@@ -8,6 +8,10 @@ use std::path::Path;
 use rustix::fs::{Dir, Mode, OFlags};
 
 use super::tree::Root;
+use crate::adapters::sys::files;
+
+/// After so many bytes, the disk begins to write them: it is not idle until the end, which waits for all.
+const WRITE_BACK: u64 = 4 << 20;
 
 /// A file that is being written.
 pub trait NewFile: Write + Send {
@@ -107,9 +111,35 @@ impl Disk for ReadOnly {
     }
 }
 
-impl NewFile for File {
+/// A file on its way to the disk.
+struct Written {
+    file: File,
+    size: u64,
+    /// Of these bytes, so many are on their way.
+    begun: u64,
+}
+
+impl Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(bytes)?;
+        self.size += count as u64;
+        let waiting = self.size - self.begun;
+        if waiting >= WRITE_BACK {
+            // A file system that cannot: the sync does it all.
+            let _ = files::begin_writing_back(&self.file, self.begun, waiting);
+            self.begun = self.size;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl NewFile for Written {
     fn sync(&mut self) -> io::Result<()> {
-        self.sync_all()
+        self.file.sync_all()
     }
 }
 
@@ -119,7 +149,7 @@ impl Disk for RealDisk {
         let file = File::options().write(true).create_new(true).mode(self.file_mode).open(path)?;
         // Whatever the umask is.
         file.set_permissions(fs::Permissions::from_mode(self.file_mode))?;
-        Ok(Box::new(file))
+        Ok(Box::new(Written { file, size: 0, begun: 0 }))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn Read + Send + '_>> {

@@ -17,8 +17,12 @@ mod docker {
         super::wrong_verticals(crate::rig::Engine::Docker);
     }
     #[test]
-    fn the_line_from_base_to_ai() {
-        super::the_line_from_base_to_ai(crate::rig::Engine::Docker);
+    fn siblings() {
+        super::siblings(crate::rig::Engine::Docker);
+    }
+    #[test]
+    fn all_verticals() {
+        super::all_verticals(crate::rig::Engine::Docker);
     }
 }
 
@@ -26,6 +30,10 @@ mod podman {
     #[test]
     fn a_vertical_of_the_project() {
         super::a_vertical_of_the_project(crate::rig::Engine::Podman);
+    }
+    #[test]
+    fn siblings() {
+        super::siblings(crate::rig::Engine::Podman);
     }
     #[test]
     fn wrong_verticals() {
@@ -41,11 +49,11 @@ fn vertical(world: &World, name: &str, parent: &str, containerfile: &str) {
 }
 
 /// With all that the distribution, PyPI and npm supply; what else is missing is said.
-fn the_line_from_base_to_ai(engine: Engine) {
+fn all_verticals(engine: Engine) {
     let world = World::new(engine);
     let build = || {
         let program = program().to_string_lossy();
-        let words = ["-k", "2", "600", &program, "build", "ai", "--allow-missing", "--json"];
+        let words = ["-k", "2", "1200", &program, "build", "all", "--allow-missing", "--json"];
         let done = Done::of(&world.bare_command("timeout", &words).output().unwrap());
         done.success().json()["images"].as_array().unwrap().clone()
     };
@@ -53,7 +61,7 @@ fn the_line_from_base_to_ai(engine: Engine) {
         images.iter().map(|image| image["vertical"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     let built = build();
-    assert_eq!(names(&built), ["base", "aws", "k8s", "ai"]);
+    assert_eq!(names(&built), ["base", "aws", "k8s", "ai", "devops"]);
     for image in built.iter().filter(|image| image["vertical"] != "base") {
         for tool in image["tools"].as_array().into_iter().flatten() {
             let left_out = tool["left_out"].as_str();
@@ -63,6 +71,10 @@ fn the_line_from_base_to_ai(engine: Engine) {
     }
     let again = build();
     assert!(again.iter().all(|image| image["reason"].is_null()), "{again:?}");
+    let table = world.run(&["images", "verify", "devops"]).success().stdout;
+    let results = |tool: &str| table.lines().find(|line| line.starts_with(tool)).unwrap().to_owned();
+    assert!(results("firebase").contains(" npm ") && results("firebase").ends_with(" ok"), "{table}");
+    assert!(results("gcx").contains(" ok") || results("gcx").contains("missing: cannot reach "), "{table}");
     world.run(&["up", "ai", "--detach"]).success();
     let said = world.run(&["exec", "ai", "--", "aws", "--version"]).success();
     assert!(said.stdout.starts_with("aws-cli/2."), "{}", said.stdout);
@@ -86,7 +98,8 @@ fn a_vertical_of_the_project(engine: Engine) {
     world
         .run(&["build", "acme", "--allow-missing"])
         .failure(5, "the image of `acme` is not what it should be: ");
-    assert!(!engine.client_stdout(&["images"]).contains("tazpod-acme"));
+    assert!(!engine.images().contains("tazpod-acme"));
+    world.run(&["images", "verify", "acme"]).failure(5, "`localhost/tazpod-acme:one` is not there");
     world.bash("chmod 755 .tazpod/acme/run.sh").success();
 
     let done = world.run(&["up", "acme", "--detach", "--allow-missing"]).success();
@@ -96,6 +109,17 @@ fn a_vertical_of_the_project(engine: Engine) {
     assert!(!listed.stdout.contains("secrets") && !listed.stdout.contains("noise"), "{}", listed.stdout);
     assert!(listed.stdout.contains("./kept.log\n./run.sh\n"), "{}", listed.stdout);
     assert_eq!(world.run(&["exec", "acme", "--", "/opt/acme/run.sh"]).success().stdout, "it runs\n");
+
+    let table = world.run(&["images", "verify", "acme"]).success().stdout;
+    let git = table.lines().find(|line| line.starts_with("git ")).unwrap();
+    assert!(git.contains(" apt ") && git.ends_with(" ok"), "{table}");
+    // As if somebody had given the name to another image.
+    engine.client_stdout(&["tag", "ghcr.io/tazpod/tazpod-base:stable", "localhost/tazpod-acme:other"]);
+    let catalog = fs::read_to_string(world.workspace.join(".tazpod/catalog.toml")).unwrap();
+    world.write(".tazpod/catalog.toml", &catalog.replace("tag = 'one'", "tag = 'other'"));
+    world.run(&["images", "verify", "acme"]).failure(5, "`test -x /opt/acme/run.sh` ended with 1");
+    world.write(".tazpod/catalog.toml", &catalog);
+    engine.client_stdout(&["rmi", "localhost/tazpod-acme:other"]);
 
     let tree = world.run(&["images", "--json"]).success().json();
     let images = tree["images"].as_array().unwrap();
@@ -112,7 +136,7 @@ fn a_vertical_of_the_project(engine: Engine) {
     world.write(".tazpod/acme/kept.log", "more");
     assert_eq!(reason(&world), "sources changed");
     world.run(&["down", "--all"]).success();
-    let all = engine.client_stdout(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+    let all = engine.images();
     assert!(!all.contains("tazpod-build:acme"), "{all}");
     engine.client_stdout(&["rmi", "localhost/tazpod-acme:one"]);
 }
@@ -132,8 +156,77 @@ fn wrong_verticals(engine: Engine) {
     build().failure(5, "/.tazpod/broken/Containerfile`");
     world.write(".tazpod/catalog.toml", "[[vertical]]\nname = 'broken'\nparent = 'broken'\nsummary = ''\n");
     build().failure(3, "catalog.toml`: ");
-    let all = engine.client_stdout(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+    let all = engine.images();
     assert!(!all.contains("tazpod-build:broken") && !all.contains("tazpod-broken:one"), "{all}");
+}
+
+/// Two that are built at once, one that waits for its parent, and one that fails beside them.
+fn siblings(engine: Engine) {
+    let world = World::new(engine);
+    let names = ["left", "right", "upon"];
+    let references = names.map(|name| format!("localhost/tazpod-{name}:one"));
+    for reference in &references {
+        // Of a run that failed.
+        engine.client(&["rmi", "--force", reference]);
+    }
+    let mut catalog = "tag = 'one'\n".to_owned();
+    for (name, parent) in [("left", "base"), ("right", "base"), ("upon", "left")] {
+        catalog.push_str(&format!("[[vertical]]\nname = '{name}'\nsummary = 'ours'\nparent = '{parent}'\n"));
+        let times = "RUN date +%s >/tmp/begun; sleep 4; date +%s >/tmp/ended\n";
+        world.write(
+            &format!(".tazpod/{name}/Containerfile"),
+            &format!("ARG PARENT\nFROM ${{PARENT}}\n{times}"),
+        );
+    }
+    world.write(".tazpod/catalog.toml", &catalog);
+    let build = |last: &str| {
+        let report =
+            world.run(&["build", "left", "right", last, "--allow-missing", "--json"]).success().json();
+        let reason = |image: &Value| image["reason"].as_str().map(str::to_owned);
+        report["images"].as_array().unwrap().iter().map(reason).collect::<Vec<_>>()
+    };
+
+    let fails = "ARG PARENT\nFROM ${PARENT}\nRUN exit 7\n";
+    world.write(".tazpod/right/Containerfile", &format!("{fails}# at once\n"));
+    let done = world.run(&["build", "right", "left", "--allow-missing"]);
+    let done = done.failure(5, "the image of `right` did not build");
+    let images = engine.images();
+    assert!(images.contains(&references[0]) && !images.contains(&references[1]), "{images}\n{}", done.stderr);
+
+    engine.client_stdout(&["rmi", &references[0]]);
+    let good = fs::read_to_string(world.workspace.join(".tazpod/left/Containerfile")).unwrap();
+    world.write(".tazpod/right/Containerfile", &format!("{good}LABEL side=right\n"));
+    let missing = || Some("missing".to_owned());
+    assert_eq!(build("upon"), [None, missing(), missing(), missing()]);
+    let times = |reference: &str| {
+        let said = engine.client_stdout(&[
+            "run",
+            "--rm",
+            "--network=none",
+            "--entrypoint",
+            "cat",
+            reference,
+            "/tmp/begun",
+            "/tmp/ended",
+        ]);
+        let mut numbers = said.lines().map(|line| line.parse::<u64>().unwrap());
+        (numbers.next().unwrap(), numbers.next().unwrap())
+    };
+    let [left, right, upon] = references.clone().map(|reference| times(&reference));
+    assert!(left.0 < right.1 && right.0 < left.1, "not at once: {left:?} {right:?}");
+    assert!(upon.0 >= left.1, "before its parent: {left:?} {upon:?}");
+
+    let again = world.run(&["build", "left", "right", "upon", "--allow-missing"]).success();
+    assert_eq!(again.stderr.matches("is current").count(), 4, "{}", again.stderr);
+    world.write(".tazpod/left/Containerfile", &format!("{good}LABEL side=left\n"));
+    let report =
+        world.run(&["build", "upon", "right", "--dry-run", "--json", "--allow-missing"]).success().json();
+    let reasons: Vec<_> =
+        report["images"].as_array().unwrap().iter().map(|image| image["reason"].as_str()).collect();
+    assert_eq!(reasons, [None, Some("sources changed"), Some("parent changed"), None]);
+    for reference in references.iter().rev() {
+        engine.client_stdout(&["rmi", reference]);
+    }
 }
 
 #[test]

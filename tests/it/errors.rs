@@ -429,7 +429,7 @@ fn instead_of_tools(proxy: &Proxy, script: &str) {
 
 /// Builds of other tests may be under way: what there is of a build has its process's number, and that process runs.
 fn assert_no_build_left(engine: Engine) {
-    let images = engine.client_stdout(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+    let images = engine.images();
     for name in images.lines().filter_map(|line| line.split_once("tazpod-build:")).map(|(_, tag)| tag) {
         let process = name.trim_end_matches("-below").rsplit('-').next().unwrap();
         assert!(fs::metadata(format!("/proc/{process}")).is_ok(), "{images}");

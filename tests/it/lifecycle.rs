@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 
 use crate::errors::host_architecture;
 use crate::on_every_engine;
-use crate::rig::{Engine, TestImage, World, wait_for};
+use crate::rig::{Engine, TestImage, World};
 use crate::terminal::Terminal;
 
 on_every_engine!(
@@ -252,17 +252,7 @@ fn an_image_of_busybox_alone(engine: Engine) {
 
 /// An image that has neither agent nor user: the root that `base` stands on.
 pub fn foreign_image(engine: Engine) -> String {
-    let mut images = String::new();
-    // Podman fails to list images while another test removes one.
-    wait_for(
-        "the list of images",
-        || (),
-        || {
-            let listed = engine.client(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
-            images = String::from_utf8_lossy(&listed.stdout).into_owned();
-            listed.status.success()
-        },
-    );
+    let images = engine.images();
     let found = images.lines().find(|name| name.contains("tazpod-rootfs") || name.contains("ubuntu"));
     found.unwrap_or_else(|| panic!("no root image among {images}")).to_owned()
 }

@@ -88,6 +88,22 @@ impl Engine {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
+    /// The names of all images, a line each.
+    pub fn images(self) -> String {
+        let mut images = String::new();
+        // Podman fails to list images while another test removes one.
+        wait_for(
+            "the list of images",
+            || (),
+            || {
+                let listed = self.client(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+                images = String::from_utf8_lossy(&listed.stdout).into_owned();
+                listed.status.success()
+            },
+        );
+        images
+    }
+
     /// The caller that this engine is for: root, or the rig's ordinary user.
     pub fn caller(self) -> Caller {
         match self {

@@ -2,5 +2,6 @@
 
 #![allow(unsafe_code)]
 
+pub mod files;
 pub mod mounts;
 pub mod process;

@@ -1,3 +1,7 @@
+mod affected;
+mod drawing;
+mod verify;
+
 use futures_util::future::join_all;
 use serde::Serialize;
 
@@ -10,10 +14,35 @@ use crate::ui;
 
 /// Show the tree of verticals, and which of their images the engine has.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
-    /// Report as JSON.
-    #[arg(long)]
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// How to show it.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Report as JSON: `--format json`.
+    #[arg(long, conflicts_with = "format")]
     json: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Verify(verify::Args),
+    Affected(affected::Args),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// For people.
+    #[default]
+    Tree,
+    /// A flowchart of Mermaid's; asks no engine.
+    Mermaid,
+    /// A graph of Graphviz's; asks no engine.
+    Dot,
+    /// For programs.
+    Json,
 }
 
 #[derive(Serialize)]
@@ -49,18 +78,27 @@ enum State {
 impl Args {
     /// Draws the tree, or reports it.
     pub async fn run(self, context: &Context) -> Result<()> {
+        match self.command {
+            Some(Command::Verify(args)) => return args.run(context).await,
+            Some(Command::Affected(args)) => return args.run(context),
+            None => {}
+        }
         let catalog = Catalog::of(workspace::project().as_deref())?;
+        match self.format {
+            Format::Mermaid => return context.ui.data(drawing::mermaid(&catalog)),
+            Format::Dot => return context.ui.data(drawing::dot(&catalog)),
+            Format::Tree | Format::Json => {}
+        }
         let states = states(context, &catalog).await;
-        let rows = tree(&catalog);
         let with_state = |vertical: &Vertical| {
             let index = catalog.verticals().iter().position(|other| other == vertical);
             index.and_then(|index| states.get(index)).cloned().unwrap_or(State::Unknown)
         };
-        if self.json {
+        if self.json || self.format == Format::Json {
             let images = catalog.verticals().iter().map(|vertical| report(vertical, with_state(vertical)));
             return context.ui.json(&Report { version: 1, images: images.collect() });
         }
-        let rows: Vec<[String; 4]> = rows
+        let rows: Vec<[String; 4]> = drawing::tree(&catalog)
             .into_iter()
             .map(|(drawn, vertical)| match vertical {
                 None => [drawn, String::new(), String::new(), String::new()],
@@ -127,68 +165,9 @@ fn report(vertical: &Vertical, state: State) -> ImageReport {
     }
 }
 
-/// The lines of the drawing; one without a vertical is a heading.
-fn tree(catalog: &Catalog) -> Vec<(String, Option<&Vertical>)> {
-    let mut lines = Vec::new();
-    for root in catalog.children(None) {
-        lines.push((root.name.clone(), Some(root)));
-        branches(catalog, root, "", &mut lines);
-    }
-    let foreign: Vec<_> = catalog.verticals().iter().filter(|v| v.origin == Origin::Foreign).collect();
-    let prefix = |vertical: &Vertical| vertical.name.split_once(':').map(|(prefix, _)| prefix.to_owned());
-    for group in foreign.chunk_by(|a, b| prefix(a) == prefix(b)) {
-        lines.extend(group.first().and_then(|first| Some((prefix(first)?, None))));
-        for (index, vertical) in group.iter().enumerate() {
-            let corner = if index + 1 == group.len() { "└ " } else { "├ " };
-            lines.push((format!("{corner}{}", vertical.name), Some(vertical)));
-        }
-    }
-    lines
-}
-
-fn branches<'a>(
-    catalog: &'a Catalog,
-    parent: &'a Vertical,
-    indent: &str,
-    lines: &mut Vec<(String, Option<&'a Vertical>)>,
-) {
-    let mut children = catalog.children(Some(&parent.name)).peekable();
-    while let Some(child) = children.next() {
-        let (corner, below) = if children.peek().is_some() { ("├ ", "│ ") } else { ("└ ", "  ") };
-        lines.push((format!("{indent}{corner}{}", child.name), Some(child)));
-        branches(catalog, child, &format!("{indent}{below}"), lines);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_tree() {
-        let catalog = Catalog::builtin().unwrap();
-        let drawn: Vec<_> = tree(&catalog).into_iter().map(|(line, _)| line).collect();
-        let wanted = "\
-base
-├ aws
-│ └ k8s
-│   └ ai
-├ nvidia
-│ ├ nvidia-python
-│ │ └ jupyter
-│ └ playwright
-├ devops
-└ githubrunner
-bazzite
-├ bazzite:base
-├ bazzite:nvidia
-├ bazzite:nvidia-python
-├ bazzite:jupyter
-├ bazzite:playwright
-├ bazzite:devops
-└ bazzite:githubrunner";
-        assert_eq!(drawn.join("\n"), wanted);
-    }
 
     #[test]
     fn reports_have_stable_names() {

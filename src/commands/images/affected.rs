@@ -1,0 +1,39 @@
+use serde::Serialize;
+
+use crate::build;
+use crate::context::Context;
+use crate::error::Result;
+use crate::pod::workspace;
+
+/// List the verticals whose images a change touches.
+///
+/// Those whose sources differ from the commit's, and all that stand on them; what is not committed counts. For jobs of CI that
+/// build no more than they must.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The commit to compare with: `origin/main`, `HEAD~1`.
+    #[arg(long, value_name = "REV")]
+    since: String,
+    /// Report as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    version: u32,
+    verticals: Vec<String>,
+}
+
+impl Args {
+    /// Lists them, a line each.
+    pub fn run(self, context: &Context) -> Result<()> {
+        let directory = workspace::find(None)?;
+        let found = build::affected(&directory, &self.since)?;
+        let verticals: Vec<String> = found.into_iter().map(|vertical| vertical.name).collect();
+        if self.json {
+            return context.ui.json(&Report { version: 1, verticals });
+        }
+        verticals.iter().try_for_each(|name| context.ui.data(name))
+    }
+}
