@@ -17,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use tokio::sync::Mutex;
 
 use crate::adapters::certificates;
 use crate::adapters::engine::{self, CAPABILITIES, Engine, Helper, Image};
@@ -157,6 +158,7 @@ pub async fn build(
     }
     let info = engine.info().await?;
     let agent = &own_executable(&info.architecture)?;
+    let naming = &Mutex::new(());
     let mut at_work: Vec<&str> = Vec::new();
     let mut builds = FuturesUnordered::new();
     let mut failed: Option<Error> = None;
@@ -170,7 +172,8 @@ pub async fn build(
             let Some(step) = ready.and_then(|ready| waiting.remove(ready)) else { break };
             let name = &step.vertical.name;
             let log = BuildLog::create(&context.ui, name, context.state()?.log(&format!("build-{name}"))?)?;
-            let builder = Builder { context, engine, catalog, log, options, buildkit: !info.traits.podman };
+            let buildkit = !info.traits.podman;
+            let builder = Builder { context, engine, catalog, log, options, buildkit, naming };
             at_work.push(name);
             builds.push(async move { (name, builder.build(&step, agent).await) });
         }
@@ -228,6 +231,8 @@ struct Builder<'a> {
     log: BuildLog,
     options: Options,
     buildkit: bool,
+    /// Held while a parent gets a name or loses it: of two at once, Podman forgets one.
+    naming: &'a Mutex<()>,
 }
 
 impl Builder<'_> {
@@ -262,6 +267,7 @@ impl Builder<'_> {
         let mut labels = HashMap::new();
         let mut arguments = HashMap::new();
         if let Some(below) = &below {
+            let _alone = self.naming.lock().await;
             engine.tag(&below.reference, TEMPORARY, &format!("{tag}-below")).await?;
             arguments.insert(below.argument.to_owned(), standing.clone());
             self.log.show_as(&standing, &below.reference);
@@ -292,7 +298,10 @@ impl Builder<'_> {
         let built = engine.build(build, |line| log.builder(line)).await;
         building.store(false, Ordering::Relaxed);
         let removed = match below {
-            Some(_) => engine.remove_image(&standing, false).await,
+            Some(_) => {
+                let _alone = self.naming.lock().await;
+                engine.remove_image(&standing, false).await
+            }
             None => Ok(()),
         };
         built.map_err(|error| self.explain(error, step))?;

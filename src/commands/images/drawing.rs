@@ -139,7 +139,7 @@ parent = "one"
 summary = ""
 [[foreign]]
 name = "f"
-image = "r/{name}:t"
+image = "r.example/{name}:t"
 summary = ""
 user = "u"
 home = "/"
