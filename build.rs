@@ -1,5 +1,6 @@
 //! Stamps the binary with a hash of its own sources and of how they are compiled, so that a pod's agent of another
-//! build is told apart from this one even where the version number is the same.
+//! build is told apart from this one even where the version number is the same. What images are made of is compiled in, too, and
+//! does not count: another Containerfile makes no other agent, which all images would have to be built again for.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hasher};
@@ -19,7 +20,7 @@ fn collect(path: &Path, files: &mut BTreeSet<PathBuf>) -> io::Result<()> {
 
 fn main() -> io::Result<()> {
     let mut files = BTreeSet::new();
-    for root in ["src", "images", "dotfiles", "Cargo.lock", "Cargo.toml"] {
+    for root in ["src", "Cargo.lock", "Cargo.toml"] {
         println!("cargo:rerun-if-changed={root}");
         collect(Path::new(root), &mut files)?;
     }

@@ -5,8 +5,17 @@
 
 #[path = "../../src/error.rs"]
 pub mod error;
+#[path = "../../src/adapters/sys/files.rs"]
+pub mod files;
 #[path = "../../src/vault/mod.rs"]
 pub mod vault;
+
+/// What the vault's sources take from elsewhere.
+pub mod adapters {
+    pub mod sys {
+        pub use crate::files;
+    }
+}
 
 use std::path::Path;
 use std::sync::OnceLock;

@@ -9,32 +9,49 @@ use std::process::{Command, Output, Stdio};
 
 use super::context;
 use crate::catalog::{Catalog, Origin, PROJECT_CATALOG, Vertical};
-use crate::error::{Context as _, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 
-/// The catalog in the sources of tazpod itself.
+/// The catalog in the sources of tazpod itself, and what else shows that they are.
 const OWN_CATALOG: &str = "images/catalog.toml";
+const OWN_TOOLS: &str = "images/tools.sh";
 
 /// The verticals that can be built and whose images a change touches, in the catalog's order: those whose entry, Containerfile or other sources differ between the
-/// commit `revision` and the files of `directory` as they are now, and all that stand on them. In the sources of tazpod itself that is its own
-/// tree, anywhere else the project's.
+/// commit `revision` and the files as they are now, and all that stand on them. They are those of the project that `directory` is in; in the
+/// sources of tazpod itself, its own.
 ///
 /// # Errors
-/// [`Kind::Usage`] where git does not know the commit, or `directory` is in none of its repositories; [`Kind::Config`] for a catalog.
+/// [`Kind::Usage`] where git does not know the commit, or `directory` is in none of its repositories, or there is no catalog;
+/// [`Kind::Config`] for a catalog.
 pub fn affected(directory: &Path, revision: &str) -> Result<Vec<Vertical>> {
+    let top = Git { directory }.top()?;
+    let projects = directory.ancestors().take_while(|above| above.starts_with(&top));
+    let project = projects.into_iter().find(|above| above.join(PROJECT_CATALOG).is_file());
+    let is_own = project.is_none() && [OWN_CATALOG, OWN_TOOLS].iter().all(|name| top.join(name).is_file());
+    let directory = match project {
+        Some(project) => project,
+        None if is_own => &top,
+        None => {
+            let what = format!("no directory from `{}` up has a `{PROJECT_CATALOG}`", directory.display());
+            return Err(
+                Error::new(Kind::Usage, what).hint("the built-in verticals change with tazpod itself")
+            );
+        }
+    };
     let git = Git { directory };
     let commit = git.commit(revision)?;
     let changed = git.changed(&commit)?;
     let own = directory.join(OWN_CATALOG);
-    let is_own = own.is_file();
     let name = Path::new(if is_own { OWN_CATALOG } else { PROJECT_CATALOG });
     let now = match is_own {
         true => Catalog::parse(&fs::read_to_string(&own).map_err(|source| Error::io("read", &own, source))?)?,
         false => Catalog::of(Some(directory))?,
     };
-    let before = match git.file(&commit, name)?.unwrap_or_default() {
-        text if is_own => Catalog::parse(&text)?,
-        text => Catalog::with_project(&text, directory)?,
+    let parse = |text: &str| match is_own {
+        true => Catalog::parse(text),
+        false => Catalog::with_project(text, directory),
     };
+    // What was no catalog then, all of it is new.
+    let before = parse(&git.file(&commit, name)?).or_else(|_| parse(""))?;
     touched(&now, &before, |vertical| {
         for path in &changed {
             if match is_own {
@@ -91,36 +108,47 @@ impl Git<'_> {
         Err(Error::new(Kind::Usage, format!("git cannot say what changed: {said}")))
     }
 
+    /// The top of its repository's files.
+    fn top(&self) -> Result<PathBuf> {
+        let mut said = self.output(&["rev-parse", "--show-toplevel"])?;
+        said.truncate(said.trim_ascii_end().len());
+        Ok(PathBuf::from(OsStr::from_bytes(&said)))
+    }
+
+    /// The hash of a commit.
     fn commit(&self, revision: &str) -> Result<String> {
-        self.output(&["rev-parse", "--show-prefix"])?;
-        let name = format!("{revision}^{{commit}}");
-        let found = self.run(&["rev-parse", "--verify", "--quiet", "--end-of-options", &name])?;
-        if !found.status.success() {
-            return Err(Error::new(Kind::Usage, format!("git knows no commit `{revision}`"))
-                .hint("where only the newest was fetched, fetch more: `git fetch --unshallow`"));
-        }
-        Ok(String::from_utf8_lossy(&found.stdout).trim().to_owned())
+        let resolve = |name: &str| -> Result<Option<String>> {
+            let found = self.run(&["rev-parse", "--verify", "--quiet", "--end-of-options", name])?;
+            let hash = String::from_utf8_lossy(&found.stdout).trim().to_owned();
+            // `^NAME` is no hash, and no error.
+            let good = found.status.success() && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+            Ok(Some(hash).filter(|hash| good && !hash.is_empty()))
+        };
+        let commit = match resolve(revision)? {
+            Some(object) => resolve(&format!("{object}^{{commit}}"))?,
+            None => None,
+        };
+        commit.ok_or_else(|| {
+            Error::new(Kind::Usage, format!("git knows no commit `{revision}`"))
+                .hint("where only the newest was fetched, fetch more: `git fetch --unshallow`")
+        })
     }
 
     /// Relative to the directory, with what is not committed; of what was renamed both names.
     fn changed(&self, commit: &str) -> Result<HashSet<PathBuf>> {
-        let tracked =
-            self.output(&["diff", "--name-only", "--no-renames", "--relative", "-z", commit, "--"])?;
+        let diff = ["diff", "--name-only", "--no-renames", "--ignore-submodules=none", "--relative", "-z"];
+        let tracked = self.output(&[&diff[..], &[commit, "--"]].concat())?;
         let others = self.output(&["ls-files", "--others", "--exclude-standard", "-z"])?;
         let names = [tracked, others].concat();
         let names = names.split(|&byte| byte == 0).filter(|name| !name.is_empty());
         Ok(names.map(|name| PathBuf::from(OsStr::from_bytes(name))).collect())
     }
 
-    /// `None` where the commit does not have it.
-    fn file(&self, commit: &str, path: &Path) -> Result<Option<String>> {
+    /// Empty where the commit does not have it.
+    fn file(&self, commit: &str, path: &Path) -> Result<String> {
         let output = self.run(&["show", &format!("{commit}:./{}", path.display())])?;
-        if !output.status.success() {
-            return Ok(None);
-        }
-        String::from_utf8(output.stdout)
-            .map(Some)
-            .context(Kind::Config, || format!("`{}` was no text at {commit}", path.display()))
+        let bytes = if output.status.success() { output.stdout } else { Vec::new() };
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 }
 
@@ -198,7 +226,8 @@ mod tests {
         commit(path);
         assert_eq!(since(path, "HEAD"), [""; 0]);
         assert_eq!(since(path, "HEAD~1"), ["one", "two"]);
-        write(path, ".tazpod/other/.dockerignore", "*.log\n");
+        write(path, ".tazpod/other/.dockerignore", "*.log\n.*\n");
+        assert_eq!(since(path, "HEAD"), ["other"]);
         commit(path);
         write(path, ".tazpod/other/noise.log", "");
         write(path, "src/main.go", "");
@@ -209,6 +238,13 @@ mod tests {
         let text = fs::read_to_string(path.join(PROJECT_CATALOG)).unwrap();
         write(path, PROJECT_CATALOG, &text.replace("name = 'two'\n", "name = 'two'\nports = [80]\n"));
         assert_eq!(since(path, "HEAD"), ["two"]);
+        assert_eq!(since(&path.join(".tazpod/one"), "HEAD"), ["two"]);
+        assert_eq!(since(path, ":/x"), ["two"]);
+        // A catalog that was none is no reason not to go on.
+        write(path, PROJECT_CATALOG, "what");
+        commit(path);
+        write(path, PROJECT_CATALOG, &text);
+        assert_eq!(since(path, "HEAD"), ["one", "two", "other"]);
     }
 
     #[test]
@@ -226,11 +262,15 @@ mod tests {
     #[test]
     fn what_git_does_not_know() {
         let directory = project(&[("one", "base")]);
-        for revision in ["v9", "--output=/tmp/x", "HEAD:.tazpod", ""] {
+        for revision in ["v9", "--output=/tmp/x", "^HEAD", "HEAD:.tazpod", ""] {
             let error = affected(directory.path(), revision).unwrap_err();
             assert_eq!(error.to_string(), format!("git knows no commit `{revision}`"));
             assert_eq!(error.kind(), Kind::Usage);
         }
+        let plain = tempfile::tempdir().unwrap();
+        git(plain.path(), &["init", "--quiet"]);
+        let error = affected(plain.path(), "HEAD").unwrap_err();
+        assert!(error.to_string().ends_with("up has a `.tazpod/catalog.toml`"), "{error}");
         let outside = tempfile::tempdir().unwrap();
         let error = affected(outside.path(), "HEAD").unwrap_err();
         assert!(

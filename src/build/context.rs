@@ -98,8 +98,14 @@ pub fn is_compiled_in(vertical: &Vertical, path: &Path) -> bool {
 /// Whether the image of a project's vertical is made from this file, or was while the file was there.
 pub fn is_in(vertical: &Vertical, path: &Path) -> Result<bool> {
     let Some(directory) = &vertical.directory else { return Ok(false) };
-    let Ok(inner) = path.strip_prefix(directory) else { return Ok(false) };
-    Ok(inner == Path::new(CONTAINERFILE) || !Ignored::of(directory)?.matches(inner))
+    // It may be a link to where the sources are.
+    let real = fs::canonicalize(directory).unwrap_or_else(|_| directory.clone());
+    let Ok(inner) = path.strip_prefix(directory).or_else(|_| path.strip_prefix(&real)) else {
+        return Ok(false);
+    };
+    let decides =
+        inner == Path::new(CONTAINERFILE) || IGNORE_FILES.iter().any(|name| inner == Path::new(name));
+    Ok(decides || !Ignored::of(directory)?.matches(inner))
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

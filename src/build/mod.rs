@@ -17,7 +17,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::Mutex;
 
 use crate::adapters::certificates;
 use crate::adapters::engine::{self, CAPABILITIES, Engine, Helper, Image};
@@ -158,42 +157,56 @@ pub async fn build(
     }
     let info = engine.info().await?;
     let agent = &own_executable(&info.architecture)?;
-    let naming = &Mutex::new(());
     let mut at_work: Vec<&str> = Vec::new();
     let mut builds = FuturesUnordered::new();
-    let mut failed: Option<Error> = None;
+    let mut failed: Vec<(&str, Kind)> = Vec::new();
     loop {
-        while failed.is_none() && builds.len() < AT_ONCE {
+        while failed.is_empty() && builds.len() < AT_ONCE {
             let ready = waiting.iter().position(|step| {
                 step.vertical.parent.as_deref().is_none_or(|parent| {
                     !at_work.contains(&parent) && waiting.iter().all(|other| other.vertical.name != parent)
                 })
             });
             let Some(step) = ready.and_then(|ready| waiting.remove(ready)) else { break };
-            let name = &step.vertical.name;
-            let log = BuildLog::create(&context.ui, name, context.state()?.log(&format!("build-{name}"))?)?;
-            let buildkit = !info.traits.podman;
-            let builder = Builder { context, engine, catalog, log, options, buildkit, naming };
+            let (name, buildkit) = (&step.vertical.name, !info.traits.podman);
             at_work.push(name);
-            builds.push(async move { (name, builder.build(&step, agent).await) });
+            builds.push(async move {
+                let log = context.state().and_then(|state| state.log(&format!("build-{name}")));
+                let log = log.and_then(|path| BuildLog::create(&context.ui, name, path));
+                let begun = log.map(|log| Builder { context, engine, catalog, log, options, buildkit });
+                match begun {
+                    Ok(builder) => (name, builder.build(&step, agent).await),
+                    Err(error) => (name, Err(error)),
+                }
+            });
         }
         let Some((name, built)) = builds.next().await else { break };
         at_work.retain(|other| other != name);
         match built {
             Ok(found) => drop(findings.insert(name.clone(), found)),
+            Err(error) if at_work.is_empty() && failed.is_empty() => return Err(error),
+            // The others may take long.
             Err(error) => {
-                if !at_work.is_empty() && failed.is_none() {
-                    let others =
-                        at_work.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-                    context.ui.status(format!("`{name}` failed; what is at work goes on: {others}"));
-                }
-                if let Some(earlier) = failed.replace(error) {
-                    context.ui.error(&earlier);
+                failed.push((name, error.kind()));
+                context.ui.error(&error);
+                if !at_work.is_empty() {
+                    context
+                        .ui
+                        .status(format!("what is at work goes on: {}", quoted(at_work.iter().copied())));
                 }
             }
         }
     }
-    failed.map_or(Ok(findings), Err)
+    match failed.first() {
+        None => Ok(findings),
+        Some((_, kind)) => {
+            Err(Error::new(*kind, format!("did not build: {}", quoted(failed.iter().map(|(name, _)| *name)))))
+        }
+    }
+}
+
+fn quoted<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 /// The bytes of this program, which is also the agent, where the engine's machine can run it.
@@ -231,8 +244,6 @@ struct Builder<'a> {
     log: BuildLog,
     options: Options,
     buildkit: bool,
-    /// Held while a parent gets a name or loses it: of two at once, Podman forgets one.
-    naming: &'a Mutex<()>,
 }
 
 impl Builder<'_> {
@@ -246,7 +257,8 @@ impl Builder<'_> {
 
         let tag = format!("{}-{}", vertical.name, std::process::id());
         let temporary = format!("{TEMPORARY}:{tag}");
-        // A name that no registry has: some builders ask there first, and would take another image of the same name.
+        // A name that no registry has: BuildKit asks there first, would take another image of the same name, and knows no ids. Podman takes
+        // ids; of two names that an image gets at once it forgets one.
         let standing = format!("{temporary}-below");
 
         let building = Arc::new(AtomicBool::new(true));
@@ -254,23 +266,30 @@ impl Builder<'_> {
             let (engine, building) = (engine.clone(), building.clone());
             let (temporary, standing) = (temporary.clone(), standing.clone());
             async move {
-                // The error that counts is the one that led here.
-                let _ = engine.remove_image(&standing, false).await;
-                let _ = engine.remove_image(&temporary, true).await;
+                let remove = async || {
+                    // The error that counts is the one that led here.
+                    let _ = engine.remove_image(&standing, false).await;
+                    let _ = engine.remove_image(&temporary, true).await;
+                };
+                remove().await;
                 if building.load(Ordering::Relaxed) {
                     // Podman ends the step that it is at, which may be the one that gives the name.
                     tokio::time::sleep(LAST_STEP).await;
-                    let _ = engine.remove_image(&temporary, true).await;
+                    remove().await;
                 }
             }
         });
         let mut labels = HashMap::new();
         let mut arguments = HashMap::new();
         if let Some(below) = &below {
-            let _alone = self.naming.lock().await;
-            engine.tag(&below.reference, TEMPORARY, &format!("{tag}-below")).await?;
-            arguments.insert(below.argument.to_owned(), standing.clone());
-            self.log.show_as(&standing, &below.reference);
+            let from = if self.buildkit {
+                engine.tag(&below.reference, TEMPORARY, &format!("{tag}-below")).await?;
+                standing.clone()
+            } else {
+                present(engine, &below.reference).await?.id.trim_start_matches("sha256:").to_owned()
+            };
+            self.log.show_as(&from, &below.reference);
+            arguments.insert(below.argument.to_owned(), from);
             labels.insert(below.label.to_owned(), below.id.clone());
         }
         labels.insert(CONTEXT_LABEL.into(), step.sources.hash());
@@ -298,11 +317,8 @@ impl Builder<'_> {
         let built = engine.build(build, |line| log.builder(line)).await;
         building.store(false, Ordering::Relaxed);
         let removed = match below {
-            Some(_) => {
-                let _alone = self.naming.lock().await;
-                engine.remove_image(&standing, false).await
-            }
-            None => Ok(()),
+            Some(_) if self.buildkit => engine.remove_image(&standing, false).await,
+            _ => Ok(()),
         };
         built.map_err(|error| self.explain(error, step))?;
         removed?;

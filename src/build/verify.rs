@@ -48,19 +48,22 @@ pub struct ToolReport {
     /// Why.
     #[serde(skip_serializing_if = "Option::is_none")]
     left_out: Option<String>,
+    /// What its check said, where it does not work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fails: Option<String>,
 }
 
 impl ToolReport {
     /// Of this finding.
     pub fn of(finding: Finding) -> ToolReport {
-        let tool = finding.tool;
+        let (tool, version, source, left_out, fails) = (finding.tool, None, None, None, None);
+        let report = ToolReport { tool, version, source, left_out, fails };
         match finding.state {
             State::Works { version, source } => {
-                ToolReport { tool, version: Some(version), source: Some(source), left_out: None }
+                ToolReport { version: Some(version), source: Some(source), ..report }
             }
-            State::LeftOut(why) | State::Fails(why) => {
-                ToolReport { tool, version: None, source: None, left_out: Some(why) }
-            }
+            State::LeftOut(why) => ToolReport { left_out: Some(why), ..report },
+            State::Fails(said) => ToolReport { fails: Some(said), ..report },
         }
     }
 }
@@ -144,6 +147,16 @@ mod tests {
         let output = String::from_utf8(ran.stdout).unwrap();
         let found = findings(&vertical.tools, &output);
         (ran.status.success(), output, found)
+    }
+
+    #[test]
+    fn reports_tell_what_is_missing_from_what_is_broken() {
+        let report =
+            |state| serde_json::to_value(ToolReport::of(Finding { tool: "x".into(), state })).unwrap();
+        assert_eq!(report(State::LeftOut("no".into())), serde_json::json!({ "tool": "x", "left_out": "no" }));
+        assert_eq!(report(State::Fails("127".into())), serde_json::json!({ "tool": "x", "fails": "127" }));
+        let works = State::Works { version: "1".into(), source: "apt".into() };
+        assert_eq!(report(works), serde_json::json!({ "tool": "x", "version": "1", "source": "apt" }));
     }
 
     #[test]

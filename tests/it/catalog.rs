@@ -172,7 +172,9 @@ fn siblings(engine: Engine) {
     let mut catalog = "tag = 'one'\n".to_owned();
     for (name, parent) in [("left", "base"), ("right", "base"), ("upon", "left")] {
         catalog.push_str(&format!("[[vertical]]\nname = '{name}'\nsummary = 'ours'\nparent = '{parent}'\n"));
-        let times = "RUN date +%s >/tmp/begun; sleep 4; date +%s >/tmp/ended\n";
+        // Of no other's cache.
+        let nonce = std::process::id();
+        let times = format!("RUN : {name} {nonce}; date +%s >/tmp/begun; sleep 4; date +%s >/tmp/ended\n");
         world.write(
             &format!(".tazpod/{name}/Containerfile"),
             &format!("ARG PARENT\nFROM ${{PARENT}}\n{times}"),
@@ -186,16 +188,21 @@ fn siblings(engine: Engine) {
         report["images"].as_array().unwrap().iter().map(reason).collect::<Vec<_>>()
     };
 
-    let fails = "ARG PARENT\nFROM ${PARENT}\nRUN exit 7\n";
-    world.write(".tazpod/right/Containerfile", &format!("{fails}# at once\n"));
+    let containerfile = |name: &str| {
+        fs::read_to_string(world.workspace.join(format!(".tazpod/{name}/Containerfile"))).unwrap()
+    };
+    let (left, right) = (containerfile("left"), containerfile("right"));
+    world.write(".tazpod/right/Containerfile", "ARG PARENT\nFROM ${PARENT}\nRUN exit 7\n");
     let done = world.run(&["build", "right", "left", "--allow-missing"]);
-    let done = done.failure(5, "the image of `right` did not build");
+    let done =
+        done.failure(5, "the image of `right` did not build").failure(5, "error: did not build: `right`\n");
     let images = engine.images();
     assert!(images.contains(&references[0]) && !images.contains(&references[1]), "{images}\n{}", done.stderr);
 
     engine.client_stdout(&["rmi", &references[0]]);
-    let good = fs::read_to_string(world.workspace.join(".tazpod/left/Containerfile")).unwrap();
-    world.write(".tazpod/right/Containerfile", &format!("{good}LABEL side=right\n"));
+    // Of no cache, again.
+    world.write(".tazpod/left/Containerfile", &left.replace("RUN : ", "RUN : again "));
+    world.write(".tazpod/right/Containerfile", &right);
     let missing = || Some("missing".to_owned());
     assert_eq!(build("upon"), [None, missing(), missing(), missing()]);
     let times = |reference: &str| {
@@ -212,13 +219,13 @@ fn siblings(engine: Engine) {
         let mut numbers = said.lines().map(|line| line.parse::<u64>().unwrap());
         (numbers.next().unwrap(), numbers.next().unwrap())
     };
-    let [left, right, upon] = references.clone().map(|reference| times(&reference));
-    assert!(left.0 < right.1 && right.0 < left.1, "not at once: {left:?} {right:?}");
-    assert!(upon.0 >= left.1, "before its parent: {left:?} {upon:?}");
+    let [one, two, upon] = references.clone().map(|reference| times(&reference));
+    assert!(one.0 < two.1 && two.0 < one.1, "not at once: {one:?} {two:?}");
+    assert!(upon.0 >= one.1, "before its parent: {one:?} {upon:?}");
 
     let again = world.run(&["build", "left", "right", "upon", "--allow-missing"]).success();
     assert_eq!(again.stderr.matches("is current").count(), 4, "{}", again.stderr);
-    world.write(".tazpod/left/Containerfile", &format!("{good}LABEL side=left\n"));
+    world.write(".tazpod/left/Containerfile", &format!("{left}LABEL side=left\n"));
     let report =
         world.run(&["build", "upon", "right", "--dry-run", "--json", "--allow-missing"]).success().json();
     let reasons: Vec<_> =

@@ -54,6 +54,13 @@ pub fn program() -> &'static Path {
         let directory = PathBuf::from(rig("TAZPOD_RIG_DIR")).join("test-bin");
         fs::create_dir_all(&directory).unwrap();
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
+        // Of runs that have ended.
+        for old in fs::read_dir(&directory).unwrap().flatten() {
+            let process = old.file_name().to_string_lossy().replace("tazpod-", "/proc/");
+            if !Path::new(&process).exists() {
+                let _ = fs::remove_file(old.path());
+            }
+        }
         let program = directory.join(format!("tazpod-{}", std::process::id()));
         fs::copy(env!("CARGO_BIN_EXE_tazpod"), &program).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();

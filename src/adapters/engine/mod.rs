@@ -616,6 +616,11 @@ impl Engine {
 }
 
 fn helper_body(helper: &Helper) -> ContainerCreateBody {
+    let mut security = vec!["label=disable".to_owned()];
+    if helper.capabilities.contains(&"SYS_ADMIN") {
+        // Its profile forbids mounting.
+        security.push("apparmor=unconfined".to_owned());
+    }
     ContainerCreateBody {
         image: Some(helper.image.clone()),
         user: Some(helper.user.clone().unwrap_or_else(|| "0:0".into())),
@@ -629,7 +634,7 @@ fn helper_body(helper: &Helper) -> ContainerCreateBody {
             network_mode: Some("none".into()),
             cap_drop: Some(vec!["ALL".into()]),
             cap_add: Some(helper.capabilities.iter().map(|&name| name.to_owned()).collect()),
-            security_opt: Some(vec!["label=disable".into(), "apparmor=unconfined".into()]),
+            security_opt: Some(security),
             pid_mode: helper.pid_mode.clone(),
             // What it says is read as soon as it has ended: not by way of a journal.
             log_config: Some(HostConfigLogConfig { typ: Some("json-file".into()), config: None }),

@@ -2,8 +2,7 @@ use serde::Serialize;
 
 use crate::build;
 use crate::context::Context;
-use crate::error::Result;
-use crate::pod::workspace;
+use crate::error::{Error, Kind, Result};
 
 /// List the verticals whose images a change touches.
 ///
@@ -28,7 +27,8 @@ struct Report {
 impl Args {
     /// Lists them, a line each.
     pub fn run(self, context: &Context) -> Result<()> {
-        let directory = workspace::find(None)?;
+        let directory = std::env::current_dir()
+            .map_err(|source| Error::new(Kind::Usage, "the current directory is gone").with_source(source))?;
         let found = build::affected(&directory, &self.since)?;
         let verticals: Vec<String> = found.into_iter().map(|vertical| vertical.name).collect();
         if self.json {
