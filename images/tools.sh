@@ -105,7 +105,9 @@ fetch() { # URL FILE [HEADER]
 
 verify() { # FILE DIGEST
     REASON="$VERSION has another checksum than the one that is pinned"
-    printf '%s  %s\n' "${2#sha256:}" "$1" | sha256sum --check --status || return
+    sum=sha256sum
+    [ ${#2} -ne 128 ] || sum=sha512sum
+    printf '%s  %s\n' "${2#sha256:}" "$1" | $sum --check --status || return
     REASON="$VERSION does not unpack or install"
 }
 

@@ -47,5 +47,9 @@ pub const LINK_EXEC: &str = "TAZPOD_EXEC";
 pub const LINK_DIRECTORY: &str = "TAZPOD_DIRECTORY";
 /// Over the link: the compiled terminfo entry of `TERM`, in base64.
 pub const LINK_TERMINFO: &str = "TAZPOD_TERMINFO";
+/// To a service: the port that it is to listen on.
+pub const TAZPOD_PORT: &str = "TAZPOD_PORT";
+/// To a service: the file with the token that it is to ask for.
+pub const TAZPOD_TOKEN_FILE: &str = "TAZPOD_TOKEN_FILE";
 /// In a pod: its name.
 pub const TAZPOD_POD: &str = "TAZPOD_POD";

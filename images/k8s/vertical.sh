@@ -7,8 +7,6 @@
 pins() {
     clouds
     cat <<'END'
-helm v4.3.0 amd64 86584a54def73570558f66f5111cc53dfed56689637ae32c1201205d494f54fb
-helm v4.3.0 arm64 31c5794dd55c66a51e6b7d2e2ac7a114ae8b1de41ff1d9ba51748ac973b06a08
 # renovate: datasource=github-release-attachments depName=derailed/k9s
 k9s v0.51.0 amd64 c3752ad51a5a4015a113819c4eeb6e55a4d0e4b8e652494797532f6fc8161dd7
 # renovate: datasource=github-release-attachments depName=derailed/k9s
@@ -36,11 +34,6 @@ hcloud v1.68.0 amd64 4b3b4b98aaec7add939cef69256d81831b6317ee601e44c52309594650c
 # renovate: datasource=github-release-attachments depName=hetznercloud/cli
 hcloud v1.68.0 arm64 33164d240bbb4f44430160f00bf6b9e913d5085266c7b7009045dff1ef7c4e96
 END
-}
-
-get_helm() {
-    archive helm "https://get.helm.sh/helm-$VERSION-linux-$ARCHITECTURE.tar.gz" &&
-        install "$WORK/helm/linux-$ARCHITECTURE/helm" /usr/local/bin
 }
 
 get_k9s() {
@@ -78,7 +71,7 @@ ansible-core ansible-core
 kubectx kubectx
 END
 kubectl_client
-upstream helm get.helm.sh || leave_out helm
+helm_client
 for tool in k9s talosctl stern terragrunt flux; do
     upstream "$tool" github.com || leave_out "$tool"
 done

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::pod::spec::Service;
 
 /// The file's name in the run directory.
 pub const FILE: &str = "boot.json";
@@ -22,6 +23,8 @@ pub struct Boot {
     pub client_key: String,
     /// What must be mounted before a command is run.
     pub shares: Vec<ExpectedShare>,
+    /// What is to be kept running.
+    pub services: Vec<Service>,
 }
 
 /// A mount of the pod as it must be.
@@ -77,7 +80,13 @@ mod tests {
     #[test]
     fn the_record_is_gone_once_taken() {
         let directory = tempfile::tempdir().unwrap();
-        let boot = Boot { pod: "p".into(), host_key: "k".into(), client_key: "c".into(), shares: Vec::new() };
+        let boot = Boot {
+            pod: "p".into(),
+            host_key: "k".into(),
+            client_key: "c".into(),
+            shares: Vec::new(),
+            services: Vec::new(),
+        };
         fs::write(directory.path().join(FILE), serde_json::to_vec(&boot).unwrap()).unwrap();
         assert_eq!(Boot::take(directory.path()).unwrap().pod, "p");
         let error = Boot::take(directory.path()).unwrap_err();

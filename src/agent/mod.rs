@@ -11,6 +11,7 @@ mod pty;
 mod reaper;
 mod screen;
 mod server;
+mod services;
 mod session;
 mod sftp;
 mod user;
@@ -34,6 +35,7 @@ use crate::pod::spec::RUN;
 use activity::Activity;
 use boot::Boot;
 use reaper::Reaper;
+use services::Services;
 use session::Sessions;
 use user::User;
 use vault::Vault;
@@ -47,6 +49,7 @@ pub(crate) struct Agent {
     user: User,
     reaper: Arc<Reaper>,
     sessions: Sessions,
+    services: Services,
     activity: Activity,
     vault: Vault,
 }
@@ -80,10 +83,16 @@ pub async fn run() -> Result<u8> {
     let user = User::current();
     let listener = listen(&directory.join("agent.sock"))?;
     let vault = Vault::new(user.home.clone());
-    let sessions = Sessions::default();
-    let activity = Activity::default();
-    let agent =
-        Arc::new(Agent { boot, user, reaper: Arc::clone(&reaper), sessions, activity, vault: vault.clone() });
+    let agent = Arc::new(Agent {
+        services: Services::new(&boot.services),
+        boot,
+        user,
+        reaper: Arc::clone(&reaper),
+        sessions: Sessions::default(),
+        activity: Activity::default(),
+        vault: vault.clone(),
+    });
+    let mut services = services::keep_running(&agent);
     tokio::spawn(vault.clone().look_after(Arc::clone(&agent)));
     tokio::spawn(vault::serve_pod(vault.clone()));
     tokio::select! {
@@ -91,6 +100,7 @@ pub async fn run() -> Result<u8> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+    services.abort_all();
     agent.sessions.hang_up();
     // Once at once, in case the engine's patience ends first; once more when nobody writes any more.
     let (_, ()) = tokio::join!(vault.save(false), stop_everything(&reaper));

@@ -219,7 +219,7 @@ impl Vault {
 
     /// Variables for new sessions and commands, from the open vault.
     pub fn variables(&self) -> BTreeMap<String, String> {
-        if self.state().is_none() {
+        if !self.is_open() {
             return BTreeMap::new();
         }
         match read_variables(&Path::new(VAULT_MEMORY).join("open")) {
@@ -229,6 +229,11 @@ impl Vault {
                 BTreeMap::new()
             }
         }
+    }
+
+    /// Whether one is open.
+    pub fn is_open(&self) -> bool {
+        self.state().is_some()
     }
 
     /// The vault that is open, as of the last work that has ended.
@@ -258,7 +263,7 @@ impl Vault {
         self.opened.notified().await;
         loop {
             tokio::time::sleep(INTERVAL).await;
-            if self.state().is_none() {
+            if !self.is_open() {
                 self.opened.notified().await;
                 continue;
             }
@@ -309,7 +314,7 @@ impl Vault {
 
     /// Before the pod ends: saved, and gone.
     pub async fn close(&self) {
-        if self.state().is_some() {
+        if self.is_open() {
             match self.work(|keeper| keeper.lock(false, &now())).await {
                 Ok(saved) => note(&saved),
                 Err(error) => log(&error),

@@ -204,7 +204,7 @@ mod tests {
         };
         assert_eq!(of("images/aws/vertical.sh"), ["aws", "k8s", "ai"]);
         assert_eq!(of("images/ai/package-lock.json"), ["ai"]);
-        assert_eq!(of("images/clouds.sh"), ["aws", "k8s", "ai", "devops"]);
+        assert_eq!(of("images/clouds.sh"), ["aws", "k8s", "ai", "devops", "dev"]);
         assert_eq!(of("docs/images.md"), [""; 0]);
         let ours = catalog.verticals().iter().filter(|vertical| vertical.origin == Origin::Built);
         let all: Vec<_> = ours.map(|vertical| vertical.name.clone()).collect();
@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(since(path, "HEAD"), ["one", "two", "other"]);
         commit(path);
         let text = fs::read_to_string(path.join(PROJECT_CATALOG)).unwrap();
-        write(path, PROJECT_CATALOG, &text.replace("name = 'two'\n", "name = 'two'\nports = [80]\n"));
+        write(path, PROJECT_CATALOG, &text.replace("name = 'two'\n", "name = 'two'\ngpu = true\n"));
         assert_eq!(since(path, "HEAD"), ["two"]);
         assert_eq!(since(&path.join(".tazpod/one"), "HEAD"), ["two"]);
         assert_eq!(since(path, ":/x"), ["two"]);

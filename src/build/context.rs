@@ -37,6 +37,19 @@ const COMPILED: &[(&str, &[File], &[File])] = &[
     ("aws", files!("aws": "Containerfile", "vertical.sh"), CLOUDS),
     ("k8s", files!("k8s": "Containerfile", "oci-cli.txt", "vertical.sh"), CLOUDS),
     ("ai", files!("ai": "Containerfile", "package-lock.json", "package.json", "vertical.sh"), &[]),
+    ("nvidia", files!("nvidia": "Containerfile", "vertical.sh"), &[]),
+    ("nvidia-python", files!("nvidia-python": "Containerfile", "pixi.toml", "vertical.sh"), &[]),
+    ("jupyter", files!("jupyter": "Containerfile", "jupyterlab.txt", "service.sh", "vertical.sh"), &[]),
+    (
+        "playwright",
+        files!(
+            "playwright": "Containerfile", "chrome", "package-lock.json", "package.json", "sway.conf", "sway.sh",
+            "vertical.sh", "wayvnc.sh"
+        ),
+        &[],
+    ),
+    ("githubrunner", files!("githubrunner": "Containerfile", "service.sh", "vertical.sh"), &[]),
+    ("dev", files!("dev": "Containerfile", "vertical.sh"), CLOUDS),
     ("devops", files!("devops": "Containerfile", "package-lock.json", "package.json", "vertical.sh"), CLOUDS),
 ];
 

@@ -91,7 +91,6 @@ pub async fn ensure(
         return Err(match vertical.origin {
             _ if error.kind() != Kind::Image => error,
             Origin::Built if absent => error.hint(format!("build it: `tazpod build {name}`")),
-            Origin::Planned => error.hint(format!("the image of `{name}` cannot be built here yet")),
             _ => error,
         });
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::context::Sources;
-use crate::catalog::{Catalog, Origin, Vertical};
+use crate::catalog::{Catalog, Vertical};
 use crate::error::{Error, Kind, Result};
 use crate::pod::spec::label;
 
@@ -92,7 +92,7 @@ pub fn plan<'a>(
 ) -> Result<Vec<Step<'a>>> {
     // First of all, so that the error is about what was asked for.
     for vertical in verticals {
-        sources_of(catalog, vertical, wanted)?;
+        sources_of(vertical, wanted)?;
     }
     let mut chains = Vec::new();
     for vertical in verticals {
@@ -105,7 +105,7 @@ pub fn plan<'a>(
         if decided.contains_key(current.name.as_str()) {
             continue;
         }
-        let sources = sources_of(catalog, current, wanted)?;
+        let sources = sources_of(current, wanted)?;
         if current.parent.is_some() && !sources.takes("PARENT") {
             let what = format!("the Containerfile of `{}` does not stand on its parent", current.name);
             return Err(Error::new(Kind::Image, what).hint("begin it with `ARG PARENT` and `FROM ${PARENT}`"));
@@ -138,22 +138,12 @@ pub fn plan<'a>(
     Ok(steps)
 }
 
-fn sources_of(catalog: &Catalog, vertical: &Vertical, wanted: Wanted<'_>) -> Result<Sources> {
+fn sources_of(vertical: &Vertical, wanted: Wanted<'_>) -> Result<Sources> {
     if let Some(sources) = (wanted.sources)(vertical)? {
         return Ok(sources);
     }
-    let built: Vec<_> = catalog.verticals().iter().filter(|v| v.origin == Origin::Built).collect();
-    let names = built.iter().map(|v| format!("`{}`", v.name)).collect::<Vec<_>>().join(", ");
-    Err(match vertical.origin {
-        Origin::Foreign => {
-            Error::new(Kind::Image, format!("the image of `{}` is built by others", vertical.name))
-                .hint(format!("tazpod can only pull it: `tazpod up {}`", vertical.name))
-        }
-        Origin::Built | Origin::Planned => {
-            Error::new(Kind::Image, format!("the image of `{}` cannot be built yet", vertical.name))
-                .hint(format!("it has its place in the catalog, but no Containerfile; can be built: {names}"))
-        }
-    })
+    Err(Error::new(Kind::Image, format!("the image of `{}` is built by others", vertical.name))
+        .hint(format!("tazpod can only pull it: `tazpod up {}`", vertical.name)))
 }
 
 #[cfg(test)]
@@ -257,14 +247,10 @@ mod tests {
         let orphan = Wanted { sources: |_| Ok(Some(base())), ..WANTED };
         let error = plan(&catalog, &[catalog.find("aws").unwrap()], |_| None, orphan).unwrap_err();
         assert_eq!(error.to_string(), "the Containerfile of `aws` does not stand on its parent");
-        for (name, message) in [
-            ("jupyter", "the image of `jupyter` cannot be built yet"),
-            ("bazzite:base", "the image of `bazzite:base` is built by others"),
-        ] {
-            let error = plan(&catalog, &[catalog.find(name).unwrap()], |_| None, WANTED).unwrap_err();
-            assert_eq!(error.kind(), Kind::Image);
-            assert_eq!(error.to_string(), message);
-            assert_eq!(error.hints().len(), 1);
-        }
+        let foreign = catalog.find("bazzite:base").unwrap();
+        let error = plan(&catalog, &[foreign], |_| None, WANTED).unwrap_err();
+        assert_eq!(error.kind(), Kind::Image);
+        assert_eq!(error.to_string(), "the image of `bazzite:base` is built by others");
+        assert_eq!(error.hints().len(), 1);
     }
 }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::config::Problem;
 use crate::error::{Error, Kind, Result, nearest};
+use crate::pod::spec::Service;
 pub use reference::Reference;
 
 /// A project's own verticals, below the workspace.
@@ -25,8 +26,6 @@ const BUILTIN: &str = include_str!("../../images/catalog.toml");
 pub enum Origin {
     /// tazpod or the project has its Containerfile: it can be built.
     Built,
-    /// It has its place in the tree, and no Containerfile yet.
-    Planned,
     /// Others build it.
     Foreign,
 }
@@ -48,10 +47,8 @@ pub struct Vertical {
     pub user: String,
     /// That user's home.
     pub home: String,
-    /// What the agent keeps running.
-    pub services: Vec<String>,
-    /// Where those services listen.
-    pub ports: Vec<u16>,
+    /// What the agent keeps running: its own, and those of what it stands on.
+    pub services: Vec<Service>,
     /// Whether it makes little sense without a GPU.
     pub gpu: bool,
     /// Commands that must succeed in the image, as its user.
@@ -129,17 +126,13 @@ struct Entry {
     user: Option<String>,
     home: Option<String>,
     #[serde(default)]
-    services: Vec<String>,
-    #[serde(default)]
-    ports: Vec<u16>,
+    service: Vec<Service>,
     #[serde(default)]
     gpu: bool,
     #[serde(default)]
     verify: Vec<String>,
     #[serde(default)]
     tools: Vec<Tool>,
-    #[serde(default)]
-    built: bool,
 }
 
 #[derive(Deserialize)]
@@ -213,6 +206,8 @@ impl Catalog {
             let parent = entry.parent.as_deref().and_then(|parent| self.get(parent));
             let user = entry.user.or_else(|| parent.map(|parent| parent.user.clone()));
             let home = entry.home.or_else(|| parent.map(|parent| parent.home.clone()));
+            let services =
+                services(parent, entry.service).map_err(|what| Problem::new(format!("`{name}`: {what}")))?;
             let (Some(user), Some(home)) = (user, home) else {
                 return Err(Problem::new(format!(
                     "`{name}` says neither its user and home nor a parent above it"
@@ -221,15 +216,14 @@ impl Catalog {
             self.verticals.push(Vertical {
                 repository: format!("{registry}/tazpod-{name}"),
                 tag: tag.to_owned(),
-                origin: if entry.built || directory.is_some() { Origin::Built } else { Origin::Planned },
+                origin: Origin::Built,
                 directory: directory.map(|directory| directory.join(&name)),
                 name,
                 parent: entry.parent,
                 summary: entry.summary,
                 user,
                 home,
-                services: entry.services,
-                ports: entry.ports,
+                services,
                 gpu: entry.gpu,
                 verify: entry.verify,
                 tools: entry.tools,
@@ -259,7 +253,6 @@ impl Catalog {
                     user: foreign.user.clone(),
                     home: foreign.home.clone(),
                     services: Vec::new(),
-                    ports: Vec::new(),
                     gpu: false,
                     verify: Vec::new(),
                     tools: Vec::new(),
@@ -342,6 +335,26 @@ fn wrong(what: impl Into<String>) -> Error {
     Error::new(Kind::Config, format!("the catalog is wrong: {}", what.into()))
 }
 
+/// The services of what it stands on, and its own, which take the place of those of their names.
+fn services(parent: Option<&Vertical>, own: Vec<Service>) -> Result<Vec<Service>, String> {
+    let mut all = parent.map(|parent| parent.services.clone()).unwrap_or_default();
+    for service in own {
+        let name = checked(service.name.clone()).map_err(|problem| problem.message)?;
+        if service.command.first().is_none_or(String::is_empty) {
+            return Err(format!("the service `{name}` has no command"));
+        }
+        if service.url.is_some() && service.port.is_none() {
+            return Err(format!("the service `{name}` has a url and no port"));
+        }
+        all.retain(|other| other.name != name);
+        if let Some(other) = all.iter().find(|other| other.port.is_some() && other.port == service.port) {
+            return Err(format!("the services `{}` and `{name}` have the same port", other.name));
+        }
+        all.push(service);
+    }
+    Ok(all)
+}
+
 /// Names become parts of references, of containers' names and of paths.
 fn checked(name: String) -> Result<String, Problem> {
     let ends = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
@@ -375,7 +388,7 @@ mod tests {
         assert_eq!(chain("playwright"), ["base", "nvidia", "playwright"]);
         assert_eq!(
             names(catalog.children(Some("base")).collect()),
-            ["aws", "nvidia", "devops", "githubrunner"]
+            ["aws", "nvidia", "devops", "githubrunner", "dev"]
         );
         assert_eq!(names(catalog.children(None).collect()), ["base"]);
         assert_eq!(catalog.find("base").unwrap().reference(), "ghcr.io/tazpod/tazpod-base:stable");

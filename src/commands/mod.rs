@@ -8,6 +8,7 @@ pub mod build;
 pub mod completions;
 pub mod down;
 pub mod exec;
+pub mod forward;
 pub mod images;
 pub mod init;
 pub mod logs;

@@ -5,14 +5,14 @@ use serde::Serialize;
 use super::attach;
 use super::stop::{self, Found};
 use super::up::spec_of;
-use crate::agent::control::{self, Answer, Request};
+use crate::agent::control::{self, Answer, Request, ServiceState, ServiceStatus};
 use crate::context::Context;
 use crate::error::Result;
 use crate::pod::ownership::Ownership;
 use crate::pod::spec::label;
 use crate::pod::target::PodArgs;
 
-/// Show a pod's state and sessions.
+/// Show a pod's state, sessions and services.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -38,6 +38,7 @@ struct Report {
     /// Why the agent does not answer.
     problem: Option<String>,
     sessions: Vec<Session>,
+    services: Vec<ServiceStatus>,
 }
 
 #[derive(Debug, Serialize)]
@@ -65,6 +66,7 @@ impl Args {
                 agent: None,
                 problem: None,
                 sessions: Vec::new(),
+                services: Vec::new(),
             };
             if let Ok(spec) = spec_of(&summary) {
                 report.image = spec.image;
@@ -80,6 +82,7 @@ impl Args {
                         report.problem = status
                             .missing_share
                             .map(|path| format!("`{path}` is not mounted; `tazpod up` mounts it again"));
+                        report.services = status.services;
                         report.sessions = status.sessions.into_iter().map(Session::from).collect();
                     }
                     Ok(other) => report.problem = Some(format!("unexpected answer {other:?}")),
@@ -116,9 +119,23 @@ fn print(context: &Context, report: &Report) -> Result<()> {
         let text = format!("{} ({clients}, pid {}, for {})", session.name, session.pid, duration(age));
         lines.push(("session", text));
     }
+    lines.extend(report.services.iter().map(|service| ("service", describe(service))));
     let lines: Vec<_> =
         lines.iter().map(|(name, value)| format!("{:<10} {value}", format!("{name}:"))).collect();
     context.ui.data(lines.join("\n"))
+}
+
+fn describe(ServiceStatus { name, port, starts, state }: &ServiceStatus) -> String {
+    match state {
+        ServiceState::Waiting { r#for: waited } => format!("{name} (waits for {waited})"),
+        ServiceState::Running { pid, started } => {
+            let port = port.map(|port| format!("port {port}, ")).unwrap_or_default();
+            let starts = if *starts > 1 { format!(", start {starts}") } else { String::new() };
+            format!("{name} ({port}pid {pid}, for {}{starts})", duration(control::age(*started)))
+        }
+        ServiceState::Ended { why } => format!("{name} ({why}; it is started again)"),
+        ServiceState::Failed { why } => format!("{name} ({why}; it is not started again)"),
+    }
 }
 
 fn duration(age: Duration) -> String {

@@ -275,6 +275,7 @@ impl Args {
             env: config.pod.env.clone(),
             network: config.pod.network.clone(),
             memory: config.pod.memory,
+            services: plan.vertical.services.clone(),
         })
     }
 

@@ -9,6 +9,7 @@ mod unblocked;
 
 use std::borrow::Cow;
 use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use russh::client::{self, Handle, Msg};
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
-use russh::{Channel, ChannelMsg, Preferred, SshId, cipher, kex};
+use russh::{Channel, ChannelMsg, ChannelStream, Preferred, SshId, cipher, kex};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use crate::adapters::engine::Engine;
@@ -175,6 +176,26 @@ impl Link {
     /// Where the connection is gone.
     pub async fn channel(&self) -> Result<Channel<Msg>> {
         self.handle.channel_open_session().await.map_err(lost)
+    }
+
+    /// A connection to a port of the pod's loopback interface, for one that came from `peer`.
+    ///
+    /// # Errors
+    /// Where nobody listens there, or the connection is gone.
+    pub async fn forward(&self, port: u16, peer: SocketAddr) -> Result<ChannelStream<Msg>> {
+        let (host, from) = (Ipv4Addr::LOCALHOST.to_string(), peer.ip().to_string());
+        match self.handle.channel_open_direct_tcpip(host, port.into(), from, peer.port().into()).await {
+            Ok(channel) => Ok(channel.into_stream()),
+            Err(russh::Error::ChannelOpenFailure(_)) => {
+                Err(Error::new(Kind::Failure, format!("nobody listens at port {port} of the pod")))
+            }
+            Err(source) => Err(lost(source)),
+        }
+    }
+
+    /// Whether the connection is gone.
+    pub fn is_closed(&self) -> bool {
+        self.handle.is_closed()
     }
 
     /// Asks the keeper of the pod's vault; what `packed` gives follows the request.

@@ -241,6 +241,7 @@ async fn deliver_boot(engine: &Engine, spec: &Spec, pod: &PodDir, keys: &Keys) -
         host_key: keys.host.clone(),
         client_key: keys.client_public.clone(),
         shares: shares.collect::<Result<_>>()?,
+        services: spec.services.clone(),
     };
     let text = serde_json::to_vec(&boot).context(Kind::Failure, || "cannot write the boot record")?;
     match spec.transport {

@@ -80,6 +80,25 @@ pub enum Transport {
     Exec,
 }
 
+/// A program that the agent keeps running while the pod does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Its name, of which a pod has one.
+    pub name: String,
+    /// Program and arguments, run as the pod's user.
+    pub command: Vec<String>,
+    /// Where it listens, on the pod's loopback interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// How it is opened; `{port}` and `{token}` are filled in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Whether it runs only while the vault is open, with the vault's variables.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub vault: bool,
+}
+
 /// The effective specification.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
@@ -107,6 +126,9 @@ pub struct Spec {
     pub network: Option<String>,
     /// Memory limit in bytes.
     pub memory: Option<i64>,
+    /// What the agent keeps running.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<Service>,
 }
 
 impl Spec {
@@ -190,6 +212,7 @@ mod tests {
             env: BTreeMap::new(),
             network: None,
             memory: None,
+            services: Vec::new(),
         }
     }
 

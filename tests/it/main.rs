@@ -17,6 +17,7 @@ mod rig;
 #[allow(dead_code, reason = "the stores' own suite uses the rest of it")]
 #[path = "../store/servers.rs"]
 mod servers;
+mod services;
 mod session;
 mod ssh;
 mod terminal;

@@ -42,7 +42,7 @@ fn foreign(catalog: &Catalog) -> Vec<(String, Vec<&Vertical>)> {
     groups.filter_map(|group| Some((prefix(group.first()?), group.to_vec()))).collect()
 }
 
-/// The verticals that can be built or are planned.
+/// The verticals of the tree.
 fn own(catalog: &Catalog) -> impl Iterator<Item = &Vertical> {
     catalog.verticals().iter().filter(|vertical| vertical.origin != Origin::Foreign)
 }
@@ -55,8 +55,7 @@ pub fn mermaid(catalog: &Catalog) -> String {
     let mut lines = vec!["flowchart LR".to_owned()];
     for vertical in own(catalog) {
         let (node, summary) = (id(&vertical.name), text(&vertical.summary));
-        let class = if vertical.origin == Origin::Planned { ":::planned" } else { "" };
-        lines.push(format!("    {node}[\"<b>{}</b><br>{summary}\"]{class}", vertical.name));
+        lines.push(format!("    {node}[\"<b>{}</b><br>{summary}\"]", vertical.name));
         lines.extend(vertical.parent.iter().map(|parent| format!("    {} --> {node}", id(parent))));
     }
     for (prefix, group) in foreign(catalog) {
@@ -65,9 +64,6 @@ pub fn mermaid(catalog: &Catalog) -> String {
             group.iter().map(|vertical| format!("        {}[\"{}\"]", id(&vertical.name), vertical.name)),
         );
         lines.push("    end".to_owned());
-    }
-    if own(catalog).any(|vertical| vertical.origin == Origin::Planned) {
-        lines.push("    classDef planned stroke-dasharray: 4".to_owned());
     }
     lines.join("\n")
 }
@@ -80,8 +76,7 @@ pub fn dot(catalog: &Catalog) -> String {
     for vertical in own(catalog) {
         let name = quoted(&vertical.name);
         let label = quoted(&format!("{}\n{}", vertical.name, vertical.summary)).replace('\n', "\\n");
-        let style = if vertical.origin == Origin::Planned { ", style = dashed" } else { "" };
-        lines.push(format!("    {name} [label = {label}{style}];"));
+        lines.push(format!("    {name} [label = {label}];"));
         lines.extend(vertical.parent.iter().map(|parent| format!("    {} -> {name};", quoted(parent))));
     }
     for (prefix, group) in foreign(catalog) {
@@ -112,7 +107,8 @@ base
 │ │ └ jupyter
 │ └ playwright
 ├ devops
-└ githubrunner
+├ githubrunner
+└ dev
 bazzite
 ├ bazzite:base
 ├ bazzite:nvidia
@@ -129,7 +125,6 @@ bazzite
 registry = "r"
 [[vertical]]
 name = "one"
-built = true
 summary = 'says "x" & \ <y>'
 user = "u"
 home = "/"
@@ -152,12 +147,11 @@ names = ["one"]
     fn in_mermaids_language() {
         let wanted = r##"flowchart LR
     n_one["<b>one</b><br>says #quot;x#quot; #amp; \ #lt;y>"]
-    n_two_b["<b>two-b</b><br>"]:::planned
+    n_two_b["<b>two-b</b><br>"]
     n_one --> n_two_b
     subgraph n_group_f["f"]
         n_f_one["f:one"]
-    end
-    classDef planned stroke-dasharray: 4"##;
+    end"##;
         assert_eq!(mermaid(&small()), wanted);
     }
 
@@ -167,7 +161,7 @@ names = ["one"]
     rankdir = LR;
     node [shape = box];
     "one" [label = "one\nsays \"x\" & \\ <y>"];
-    "two-b" [label = "two-b\n", style = dashed];
+    "two-b" [label = "two-b\n"];
     "one" -> "two-b";
     subgraph "cluster_f" {
         label = "f";

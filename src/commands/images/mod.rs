@@ -57,7 +57,7 @@ struct ImageReport {
     parent: Option<String>,
     reference: String,
     summary: String,
-    /// `built`, `planned` or `foreign`.
+    /// `built` or `foreign`.
     origin: &'static str,
     /// `local`, `missing` or `unknown`.
     state: &'static str,
@@ -105,7 +105,6 @@ impl Args {
                 Some(vertical) => {
                     let (state, size) = match with_state(vertical) {
                         State::Local(image) => ("local", ui::size(image.size)),
-                        State::Missing if vertical.origin == Origin::Planned => ("planned", String::new()),
                         State::Missing => ("missing", String::new()),
                         State::Unknown => ("unknown", String::new()),
                     };
@@ -156,7 +155,6 @@ fn report(vertical: &Vertical, state: State) -> ImageReport {
         summary: vertical.summary.clone(),
         origin: match vertical.origin {
             Origin::Built => "built",
-            Origin::Planned => "planned",
             Origin::Foreign => "foreign",
         },
         state: name,
@@ -175,7 +173,7 @@ mod tests {
         let json = serde_json::to_value(report(catalog.find("jupyter").unwrap(), State::Missing)).unwrap();
         assert_eq!(json["vertical"], "jupyter");
         assert_eq!(json["parent"], "nvidia-python");
-        assert_eq!((json["origin"].as_str(), json["state"].as_str()), (Some("planned"), Some("missing")));
+        assert_eq!((json["origin"].as_str(), json["state"].as_str()), (Some("built"), Some("missing")));
         assert!(json.get("id").is_none());
     }
 }

@@ -1,0 +1,184 @@
+//! Programs that the agent keeps running, and their ports on this machine.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, ChildStdout, Stdio};
+
+use serde_json::Value;
+
+use crate::on_every_engine;
+use crate::rig::{Engine, World, program};
+
+on_every_engine!(services_are_kept_running, a_service_of_the_vault);
+
+const PASSPHRASE: &[u8] = b"six words by chance are enough\n";
+
+/// A pod of `base` with these services.
+fn pod(engine: Engine, name: &str, services: &str) -> World {
+    let world = World::new(engine);
+    let catalog = format!("[[vertical]]\nname = '{name}'\nparent = 'base'\nsummary = ''\n{services}");
+    world.write(".tazpod/catalog.toml", &catalog);
+    engine.client_stdout(&[
+        "tag",
+        "ghcr.io/tazpod/tazpod-base:stable",
+        &format!("localhost/tazpod-{name}:latest"),
+    ]);
+    world.run(&["up", name, "--detach", "--pull", "never"]).success();
+    world
+}
+
+/// Takes away what [`pod`] made.
+fn end(world: &World, name: &str) {
+    world.run(&["down"]).success();
+    world.assert_nothing_left();
+    world.engine.client_stdout(&["rmi", &format!("localhost/tazpod-{name}:latest")]);
+}
+
+fn service(world: &World, name: &str) -> Value {
+    let status = world.run(&["status", "--json"]).success().json();
+    let services = status["services"].as_array().unwrap();
+    services.iter().find(|service| service["name"] == name).unwrap().clone()
+}
+
+/// `tazpod forward`, ended when it is dropped.
+pub struct Forward {
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+impl Forward {
+    pub fn start(world: &World, arguments: &[&str]) -> Forward {
+        let words: Vec<&str> = ["forward"].iter().chain(arguments).copied().collect();
+        let mut command = world.command(&program().to_string_lossy(), &words);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        Forward { child, output }
+    }
+
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        line
+    }
+
+    pub fn json(&mut self) -> Value {
+        let values = serde_json::Deserializer::from_reader(&mut self.output).into_iter();
+        values.into_iter().next().unwrap().unwrap()
+    }
+}
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The body that a server on this machine gives.
+fn get(address: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
+
+fn services_are_kept_running(engine: Engine) {
+    // What the port gives is the token.
+    let web = "mkdir -p /tmp/web; cp $TAZPOD_TOKEN_FILE /tmp/web/index.html; echo the web begins; \
+               exec python3 -m http.server --bind 127.0.0.1 --directory /tmp/web $TAZPOD_PORT";
+    let services = format!(
+        "[[vertical.service]]\nname = 'web'\ncommand = ['sh', '-c', '{web}']\nport = 8765\n\
+         url = 'http://127.0.0.1:{{port}}/?token={{token}}'\n\
+         [[vertical.service]]\nname = 'flaky'\ncommand = ['sh', '-c', 'test -d /workspace/.tazpod && exit 3']\n\
+         [[vertical.service]]\nname = 'absent'\ncommand = ['/opt/absent']\n\
+         [[vertical.service]]\nname = 'later'\ncommand = ['true']\nvault = true\n"
+    );
+    let world = pod(engine, "services", &services);
+    // It has the first port, so that another is taken.
+    let taken = TcpListener::bind("127.0.0.1:8765");
+    let mut forward = Forward::start(&world, &["--json"]);
+    let report = forward.json();
+    let web = &report["ports"][0];
+    assert_eq!((web["service"].as_str(), web["port"].as_u64()), (Some("web"), Some(8765)), "{report}");
+    let local = web["local"].as_str().unwrap();
+    assert!(local != "127.0.0.1:8765" || taken.is_err(), "{report}");
+    let token = get(local);
+    assert_eq!(token.len(), 64);
+    assert_eq!(web["url"].as_str().unwrap(), format!("http://{local}/?token={token}"));
+
+    world.wait_for("the flaky service to be started again", || {
+        service(&world, "flaky")["starts"].as_u64().unwrap() > 1
+    });
+    world.wait_for("the absent service to be given up", || service(&world, "absent")["state"] == "failed");
+    let later = service(&world, "later");
+    assert_eq!(
+        (later["state"].as_str(), later["for"].as_str()),
+        (Some("waiting"), Some("the vault to be opened"))
+    );
+    let log = world.run(&["logs"]).success();
+    let log = log.stdout + &log.stderr;
+    assert!(log.contains("the web begins\n"), "{log}");
+    assert!(log.contains("the service flaky: it ended with status 3; it is started again in 1 s\n"), "{log}");
+    assert!(log.contains("the service absent: it cannot be started: No such file or directory"), "{log}");
+    let inspected = engine.client_stdout(&["inspect", &world.pod()]);
+    assert!(!log.contains(&token) && !inspected.contains(&token));
+    assert!(
+        !world.sh("cat /proc/*/cmdline /proc/*/environ 2>/dev/null | tr '\\0' '\\n'").stdout.contains(&token)
+    );
+
+    // The same address for as long as the pod runs.
+    world.sh(&format!("kill {}", service(&world, "web")["pid"])).success();
+    world.wait_for("the web to be there again", || {
+        let web = service(&world, "web");
+        web["state"] == "running" && web["starts"] == 2
+    });
+    let mut again = Forward::start(&world, &[]);
+    let line = again.line();
+    assert!(
+        line.starts_with("web: http://127.0.0.1:") && line.ends_with(&format!("/?token={token}\n")),
+        "{line}"
+    );
+    assert_eq!(get(local), token);
+
+    let busy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let wanted = format!("{}:8765", busy.local_addr().unwrap().port());
+    world
+        .run(&["forward", "--port", &wanted])
+        .failure(1, "of this machine")
+        .failure(1, "hint: another program has it");
+    world.run(&["forward", "--port", "http"]).failure(2, "`http` is no port");
+    let table = world.run(&["status"]).success().stdout;
+    assert!(table.contains("service:   web (port 8765, pid ") && table.contains(", start 2)"), "{table}");
+
+    world.run(&["stop"]).success();
+    world.wait_for("forwarding to end with the pod", || forward.child.try_wait().unwrap().is_some());
+    assert_eq!(forward.child.try_wait().unwrap().unwrap().code(), Some(1));
+    world.run(&["start"]).success();
+    world.wait_for("the web to be there", || service(&world, "web")["state"] == "running");
+    let other = Forward::start(&world, &[]).line();
+    assert!(other.contains("token=") && !other.contains(&token), "{other}");
+    end(&world, "services");
+}
+
+fn a_service_of_the_vault(engine: Engine) {
+    let line = "cat /run/vault/open/word; echo; env | grep ^WORD=; exec sleep 1000";
+    let services =
+        format!("[[vertical.service]]\nname = 'keyed'\ncommand = ['sh', '-c', '{line}']\nvault = true\n");
+    let world = pod(engine, "keyed", &services);
+    world.run_with(&["vault", "init", "--passphrase-fd", "0"], PASSPHRASE).success();
+    let unlock = || world.run_with(&["vault", "unlock", "--passphrase-fd", "0"], PASSPHRASE).success();
+    unlock();
+    world.wait_for("the service to run", || service(&world, "keyed")["state"] == "running");
+    world.sh("cd /run/vault/open; echo from the vault >word; echo WORD=of-the-vault >.env").success();
+    world.run(&["vault", "lock"]).success();
+    world.wait_for("the service to end with the vault", || service(&world, "keyed")["state"] == "waiting");
+    assert_eq!(world.sh("pgrep -x sleep").code, 1);
+    unlock();
+    world.wait_for("the service to run again", || service(&world, "keyed")["state"] == "running");
+    world.wait_for("it to have said what it read", || {
+        let log = world.run(&["logs"]).success();
+        (log.stdout + &log.stderr).contains("from the vault\n\nWORD=of-the-vault\n")
+    });
+    end(&world, "keyed");
+}
