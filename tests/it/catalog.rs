@@ -207,9 +207,12 @@ fn a_vertical_of_the_project(engine: Engine) {
     world.write(".tazpod/catalog.toml", &catalog);
     engine.client_stdout(&["rmi", "localhost/tazpod-acme:other"]);
 
-    let tree = world.run(&["images", "--json"]).success().json();
-    let images = tree["images"].as_array().unwrap();
-    let acme = images.iter().find(|image| image["vertical"] == "acme").unwrap();
+    let listed = |world: &World| {
+        let tree = world.run(&["images", "--json"]).success().json();
+        let images = tree["images"].as_array().unwrap();
+        images.iter().find(|image| image["vertical"] == "acme").unwrap().clone()
+    };
+    let acme = listed(&world);
     assert_eq!((acme["state"].as_str(), acme["parent"].as_str()), (Some("local"), Some("base")));
     let reason = |world: &World| {
         let report = world.run(&["build", "acme", "--dry-run", "--json", "--allow-missing"]).success().json();
@@ -221,6 +224,11 @@ fn a_vertical_of_the_project(engine: Engine) {
     assert!(reason(&world).is_null());
     world.write(".tazpod/acme/kept.log", "more");
     assert_eq!(reason(&world), "sources changed");
+    let acme = listed(&world);
+    assert_eq!(
+        (acme["state"].as_str(), acme["reason"].as_str()),
+        (Some("outdated"), Some("sources changed"))
+    );
     world.run(&["down", "--all"]).success();
     let all = engine.images();
     assert!(!all.contains("tazpod-build:acme"), "{all}");

@@ -6,13 +6,14 @@ use futures_util::future::join_all;
 use serde::Serialize;
 
 use crate::adapters::engine::{Engine, Image};
+use crate::build::{self, Options, Reason};
 use crate::catalog::{Catalog, Origin, Vertical};
 use crate::context::Context;
 use crate::error::Result;
 use crate::pod::workspace;
 use crate::ui;
 
-/// Show the tree of verticals, and which of their images the engine has.
+/// Show the tree of verticals, which of their images the engine has, and which of those are outdated.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
@@ -59,8 +60,11 @@ struct ImageReport {
     summary: String,
     /// `built` or `foreign`.
     origin: &'static str,
-    /// `local`, `missing` or `unknown`.
+    /// `local`, `outdated`, `missing` or `unknown`.
     state: &'static str,
+    /// Why it is outdated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,6 +75,8 @@ struct ImageReport {
 #[derive(Clone, Debug)]
 enum State {
     Local(Image),
+    /// A build would make another, for this reason.
+    Outdated(Image, Reason),
     Missing,
     Unknown,
 }
@@ -105,6 +111,7 @@ impl Args {
                 Some(vertical) => {
                     let (state, size) = match with_state(vertical) {
                         State::Local(image) => ("local", ui::size(image.size)),
+                        State::Outdated(image, _) => ("outdated", ui::size(image.size)),
                         State::Missing => ("missing", String::new()),
                         State::Unknown => ("unknown", String::new()),
                     };
@@ -127,15 +134,47 @@ async fn states(context: &Context, catalog: &Catalog) -> Vec<State> {
     };
     let found = join_all(catalog.verticals().iter().map(|vertical| state(&engine, vertical))).await;
     let mut warned = false;
-    let known = found.into_iter().map(|found| {
-        found.unwrap_or_else(|error| {
-            if !std::mem::replace(&mut warned, true) {
-                context.ui.warn(format!("{error}; which images are there is not known"));
-            }
-            State::Unknown
+    let mut known: Vec<State> = found
+        .into_iter()
+        .map(|found| {
+            found.unwrap_or_else(|error| {
+                if !std::mem::replace(&mut warned, true) {
+                    context.ui.warn(format!("{error}; which images are there is not known"));
+                }
+                State::Unknown
+            })
         })
-    });
-    known.collect()
+        .collect();
+    if !warned && let Err(error) = find_outdated(catalog, &engine, &mut known).await {
+        context.ui.warn(format!("{error}; which images are outdated is not known"));
+    }
+    known
+}
+
+/// Those whose parents are here, too: what was pulled alone is as its registry has it.
+async fn find_outdated(catalog: &Catalog, engine: &Engine, known: &mut [State]) -> Result<()> {
+    let verticals = catalog.verticals();
+    let here = |name: &str, known: &[State]| {
+        let of = verticals.iter().zip(known).find(|(vertical, _)| vertical.name == name);
+        of.is_some_and(|(_, state)| matches!(state, State::Local(_)))
+    };
+    let mut whole = Vec::new();
+    for vertical in verticals.iter().filter(|vertical| vertical.origin == Origin::Built) {
+        if catalog.chain(vertical)?.iter().all(|member| here(&member.name, known)) {
+            whole.push(vertical);
+        }
+    }
+    // Tools that were left out with permission do not make it so.
+    let options = Options { allow_missing: true, ..Options::default() };
+    for step in build::plan(catalog, engine, &whole, options).await? {
+        let of = verticals.iter().zip(&mut *known).find(|(vertical, _)| *vertical == step.vertical);
+        if let Some((_, state)) = of
+            && let State::Local(image) = state.clone()
+        {
+            *state = State::Outdated(image, step.reason);
+        }
+    }
+    Ok(())
 }
 
 async fn state(engine: &Engine, vertical: &Vertical) -> Result<State> {
@@ -143,10 +182,11 @@ async fn state(engine: &Engine, vertical: &Vertical) -> Result<State> {
 }
 
 fn report(vertical: &Vertical, state: State) -> ImageReport {
-    let (name, image) = match state {
-        State::Local(image) => ("local", Some(image)),
-        State::Missing => ("missing", None),
-        State::Unknown => ("unknown", None),
+    let (name, image, reason) = match state {
+        State::Local(image) => ("local", Some(image), None),
+        State::Outdated(image, reason) => ("outdated", Some(image), Some(reason.describe())),
+        State::Missing => ("missing", None, None),
+        State::Unknown => ("unknown", None, None),
     };
     ImageReport {
         vertical: vertical.name.clone(),
@@ -158,6 +198,7 @@ fn report(vertical: &Vertical, state: State) -> ImageReport {
             Origin::Foreign => "foreign",
         },
         state: name,
+        reason,
         id: image.as_ref().map(|image| image.id.clone()),
         size: image.map(|image| image.size),
     }
