@@ -62,6 +62,8 @@ pub struct AttachConfig {
 pub struct ProjectConfig {
     /// The vertical that `up` takes where none is named.
     pub vertical: Option<String>,
+    /// Where the images of tazpod's own verticals are, instead of in tazpod's registry.
+    pub registry: Option<String>,
     /// What concerns the pod.
     pub pod: PodConfig,
 }
@@ -99,8 +101,17 @@ const USER_KEYS: &[&str] = &[
     "vault.links",
     "vault.accept_overwrites",
 ];
-const PROJECT_KEYS: &[&str] =
-    &["vertical", "pod", "pod.image", "pod.ownership", "pod.env", "pod.env.*", "pod.network", "pod.memory"];
+const PROJECT_KEYS: &[&str] = &[
+    "vertical",
+    "registry",
+    "pod",
+    "pod.image",
+    "pod.ownership",
+    "pod.env",
+    "pod.env.*",
+    "pod.network",
+    "pod.memory",
+];
 
 impl UserConfig {
     /// Reads `$TAZPOD_CONFIG_DIR/config.toml` or `$XDG_CONFIG_HOME/tazpod/config.toml`; empty where there is none.

@@ -6,6 +6,7 @@ mod log;
 mod mirror;
 mod plan;
 mod pull;
+mod push;
 mod rootfs;
 mod verify;
 
@@ -31,6 +32,7 @@ use log::BuildLog;
 use plan::{ALLOWED_LABEL, CONTEXT_LABEL, Existing, PARENT_LABEL, Wanted};
 pub use plan::{Reason, Step};
 pub use pull::{PullPolicy, ensure_reference};
+pub use push::{Pushed, push};
 pub use verify::{Finding, State, ToolReport};
 
 /// What the tree of verticals stands on, where a registry is in reach.

@@ -13,9 +13,9 @@ use crate::ui::{Phase, Transfer};
 /// How long a registry may take to answer at all.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a layer that is on its way may be without progress.
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(180);
+pub(super) const SILENCE_TIMEOUT: Duration = Duration::from_secs(180);
 /// How long an engine may be silent while it stores what has come.
-const STORING_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+pub(super) const STORING_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 /// How often a transfer that broke off is begun again, and after which pauses.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 
@@ -167,27 +167,7 @@ pub async fn ensure_reference(
 pub async fn pull(context: &Context, engine: &Engine, reference: &str) -> Result<Image, NotPulled> {
     let reference = Reference::parse(reference)?;
     let traits = engine.info().await?.traits;
-    let found = registry::credentials(&reference, traits.podman).await;
-    let mut who = None;
-    if let Some(found) = found {
-        match found.credentials {
-            Ok(credentials) => {
-                context.ui.verbose(format!("with the credentials in `{}`", found.file.display()));
-                who = Some(credentials);
-            }
-            Err(reason) => {
-                let place = if found.file.as_os_str().is_empty() {
-                    String::new()
-                } else {
-                    format!(" in `{}`", found.file.display())
-                };
-                let registry = reference.registry();
-                context.ui.warn(format!(
-                    "cannot use the credentials for `{registry}`{place}: {reason}; asking without"
-                ));
-            }
-        }
-    }
+    let who = credentials(context, &reference, traits.podman).await;
     let mut pauses = PAUSES.iter();
     loop {
         let (failed, began) = match attempt(context, engine, &reference, who.as_ref()).await {
@@ -212,6 +192,36 @@ pub async fn pull(context: &Context, engine: &Engine, reference: &str) -> Result
     }
 }
 
+/// Those of the user's own clients for a registry, if there are any.
+pub(super) async fn credentials(
+    context: &Context,
+    reference: &Reference,
+    podman: bool,
+) -> Option<Credentials> {
+    let found = registry::credentials(reference, podman).await;
+    let mut who = None;
+    if let Some(found) = found {
+        match found.credentials {
+            Ok(credentials) => {
+                context.ui.verbose(format!("with the credentials in `{}`", found.file.display()));
+                who = Some(credentials);
+            }
+            Err(reason) => {
+                let place = if found.file.as_os_str().is_empty() {
+                    String::new()
+                } else {
+                    format!(" in `{}`", found.file.display())
+                };
+                let registry = reference.registry();
+                context.ui.warn(format!(
+                    "cannot use the credentials for `{registry}`{place}: {reason}; asking without"
+                ));
+            }
+        }
+    }
+    who
+}
+
 /// One attempt; where it fails, also whether the transfer had begun.
 async fn attempt(
     context: &Context,
@@ -231,19 +241,10 @@ async fn attempt(
         let limit = if transfer.is_complete() { STORING_TIMEOUT } else { SILENCE_TIMEOUT };
         heard.set((limit, Instant::now()));
     });
-    let silence = async {
-        loop {
-            let (limit, last) = heard.get();
-            match limit.checked_sub(last.elapsed()) {
-                Some(left) if !left.is_zero() => tokio::time::sleep(left).await,
-                _ => return limit,
-            }
-        }
-    };
     let failed = |error: Error, failure: Failure| (NotPulled { failure, error }, began.get());
     tokio::select! {
         pulled = pulling => pulled.map_err(|(error, reason)| failed(error, Failure::of(&reason)))?,
-        limit = silence => {
+        limit = silence(&heard) => {
             let what = format!("cannot pull `{name}`: nothing was heard for {} s", limit.as_secs());
             let failure = if began.get() { Failure::Other } else { Failure::Unreachable };
             return Err(failed(Error::new(Kind::Image, what), failure));
@@ -252,6 +253,17 @@ async fn attempt(
     let image = super::present(engine, &name).await.map_err(|error| failed(error, Failure::Other))?;
     context.ui.status(format!("pulled `{name}`: {}", transfer.borrow().summary()));
     Ok(image)
+}
+
+/// Ends when nothing was heard for as long as is said there, which is returned.
+pub(super) async fn silence(heard: &Cell<(Duration, Instant)>) -> Duration {
+    loop {
+        let (limit, last) = heard.get();
+        match limit.checked_sub(last.elapsed()) {
+            Some(left) if !left.is_zero() => tokio::time::sleep(left).await,
+            _ => return limit,
+        }
+    }
 }
 
 fn show(context: &Context, transfer: &mut Transfer, event: PullEvent<'_>) {
@@ -272,7 +284,13 @@ fn show(context: &Context, transfer: &mut Transfer, event: PullEvent<'_>) {
 }
 
 /// What the user can do.
-fn hints(failure: Failure, reference: &Reference, podman: bool, rootless: bool, known: bool) -> Vec<String> {
+pub(super) fn hints(
+    failure: Failure,
+    reference: &Reference,
+    podman: bool,
+    rootless: bool,
+    known: bool,
+) -> Vec<String> {
     let registry = reference.registry();
     let client = if podman { "podman" } else { "docker" };
     let login = if known {

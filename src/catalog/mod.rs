@@ -1,5 +1,6 @@
 //! The catalog of verticals: which images there are, what stands on what. Data is `images/catalog.toml`.
 
+mod lock;
 mod reference;
 
 use std::collections::HashSet;
@@ -8,9 +9,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::config::Problem;
+use crate::config::{PROJECT_CONFIG, Problem, ProjectConfig};
 use crate::error::{Error, Kind, Result, nearest};
 use crate::pod::spec::Service;
+pub use lock::{LOCK, Lock};
 pub use reference::Reference;
 
 /// A project's own verticals, below the workspace.
@@ -161,11 +163,12 @@ impl Catalog {
     /// [`Kind::Config`]: that file cannot be read, or is no catalog on top of ours.
     pub fn of(workspace: Option<&Path>) -> Result<Catalog> {
         let Some(workspace) = workspace else { return Catalog::builtin() };
+        let registry = ProjectConfig::load(workspace)?.registry;
         let path = workspace.join(PROJECT_CATALOG);
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(source) if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                return Catalog::builtin();
+                return Catalog::builtin_at(registry.as_deref());
             }
             Err(source) => {
                 return Err(
@@ -173,7 +176,7 @@ impl Catalog {
                 );
             }
         };
-        Catalog::with_project(&text, workspace)
+        Catalog::builtin_at(registry.as_deref())?.with_file(&text, workspace)
     }
 
     /// As [`Catalog::of`], with `text` for what that file has.
@@ -181,9 +184,27 @@ impl Catalog {
     /// # Errors
     /// [`Kind::Config`]: it is no catalog on top of ours.
     pub fn with_project(text: &str, workspace: &Path) -> Result<Catalog> {
+        Catalog::builtin()?.with_file(text, workspace)
+    }
+
+    fn with_file(self, text: &str, workspace: &Path) -> Result<Catalog> {
         let path = workspace.join(PROJECT_CATALOG);
         let directory = path.parent().unwrap_or(workspace);
-        Catalog::builtin()?.extended(text, Some(directory)).map_err(|problem| problem.into_error(&path))
+        self.extended(text, Some(directory)).map_err(|problem| problem.into_error(&path))
+    }
+
+    /// The catalog that is compiled in, with its images in another registry.
+    fn builtin_at(registry: Option<&str>) -> Result<Catalog> {
+        let mut catalog = Catalog::builtin()?;
+        let Some(registry) = registry else { return Ok(catalog) };
+        for vertical in catalog.verticals.iter_mut().filter(|vertical| vertical.origin == Origin::Built) {
+            vertical.repository = format!("{}/tazpod-{}", registry.trim_end_matches('/'), vertical.name);
+            Reference::parse(&vertical.reference()).map_err(|source| {
+                Error::new(Kind::Config, format!("`{PROJECT_CONFIG}`: `{registry}` is no registry"))
+                    .with_source(source)
+            })?;
+        }
+        Ok(catalog)
     }
 
     /// Reads and checks a whole catalog.
@@ -451,6 +472,18 @@ mod tests {
             "registry = 'r.example/t'\n[[vertical]]\nname = 'x'\nsummary = ''\nuser = 'u'\nhome = '/'\n";
         let there = of(text).unwrap().find("x").unwrap().clone();
         assert_eq!((there.reference().as_str(), there.is_local()), ("r.example/t/tazpod-x:latest", false));
+        std::fs::write(workspace.path().join(PROJECT_CONFIG), "registry = 'r.example:5000/copies'\n")
+            .unwrap();
+        let copies = of(text).unwrap();
+        let reference = |name| copies.find(name).unwrap().reference();
+        assert_eq!(reference("k8s"), "r.example:5000/copies/tazpod-k8s:stable");
+        assert_eq!(
+            (reference("x").as_str(), reference("bazzite:base").starts_with("ghcr.io/")),
+            ("r.example/t/tazpod-x:latest", true)
+        );
+        std::fs::write(workspace.path().join(PROJECT_CONFIG), "registry = 'a b'\n").unwrap();
+        assert!(of(text).unwrap_err().to_string().contains("`a b` is no registry"));
+        std::fs::remove_file(workspace.path().join(PROJECT_CONFIG)).unwrap();
         for (text, said) in [
             ("[[vertical]]\nname = 'aws'\nparent = 'base'\nsummary = ''\n", "toml`: `aws` is there twice"),
             ("[[vertical]]\nname = 'x'\nsummary = ''\n", "toml`: `x` says neither its user and home"),

@@ -67,6 +67,11 @@ impl Reference {
         format!("{}/{}", self.registry, self.path)
     }
 
+    /// The digest, if it names one.
+    pub fn digest(&self) -> Option<&str> {
+        self.digest.as_deref()
+    }
+
     /// The tag; none where a digest alone says which.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()

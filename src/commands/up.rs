@@ -11,7 +11,7 @@ use crate::adapters::state::PodDir;
 use crate::adapters::terminal;
 use crate::agent::control::{Answer, Request};
 use crate::build::{Options, PullPolicy};
-use crate::catalog::{Catalog, Vertical};
+use crate::catalog::{Catalog, Lock, Vertical};
 use crate::config::ProjectConfig;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
@@ -47,6 +47,9 @@ pub struct Args {
     /// An image instead of the vertical's.
     #[arg(long, value_name = "REFERENCE")]
     image: Option<String>,
+    /// The image that the project's `.tazpod/lock.toml` names, by its digest.
+    #[arg(long, conflicts_with = "image")]
+    locked: bool,
     /// How files made in the pod become yours.
     #[arg(long, value_enum)]
     ownership: Option<OwnershipChoice>,
@@ -75,6 +78,8 @@ struct Plan {
     vertical: Vertical,
     pod: PodDir,
     existing: Option<PodSummary>,
+    /// The image of the lock file, if it is to be that.
+    locked: Option<String>,
     /// Held until all is done, or undone.
     lock: Option<Arc<File>>,
 }
@@ -87,6 +92,10 @@ impl Args {
         let name = self.vertical.as_deref().or(config.vertical.as_deref()).unwrap_or("base");
         let catalog = Catalog::of(Some(&workspace))?;
         let vertical = catalog.find(name)?.clone();
+        let locked = match self.locked {
+            true => Some(Lock::load(&workspace)?.image(&vertical.name)?.to_owned()),
+            false => None,
+        };
         let state = context.state()?;
         let pod = state.pod(&pod_name(&workspace, &vertical.name));
         let engine = context.engine()?;
@@ -103,7 +112,7 @@ impl Args {
         let (info, pods) = tokio::try_join!(engine.info(), engine.pods_of(&workspace))?;
         self.check_engine(&engine, &pod)?;
         let existing = pods.into_iter().find(|found| found.name == pod.name());
-        let plan = Plan { engine, info, catalog, vertical, pod, existing, lock };
+        let plan = Plan { engine, info, catalog, vertical, pod, existing, locked, lock };
         if self.dry_run {
             return self.dry_run(context, &plan, &workspace, &config).await.map(|()| 0);
         }
@@ -217,7 +226,8 @@ impl Args {
     }
 
     async fn image(&self, context: &Context, plan: &Plan, config: &ProjectConfig) -> Result<Image> {
-        let image = match self.image.as_deref().or(config.pod.image.as_deref()) {
+        let named = plan.locked.as_deref().or(self.image.as_deref()).or(config.pod.image.as_deref());
+        let image = match named {
             Some(reference) => {
                 crate::build::ensure_reference(context, &plan.engine, reference, self.pull).await?
             }
@@ -242,7 +252,8 @@ impl Args {
     }
 
     fn reference(&self, plan: &Plan, config: &ProjectConfig) -> String {
-        self.image.clone().or_else(|| config.pod.image.clone()).unwrap_or_else(|| plan.vertical.reference())
+        let named = plan.locked.clone().or_else(|| self.image.clone()).or_else(|| config.pod.image.clone());
+        named.unwrap_or_else(|| plan.vertical.reference())
     }
 
     fn spec(

@@ -24,6 +24,7 @@ on_every_engine!(
     a_registry_that_never_answers,
     an_interrupted_pull_leaves_nothing,
     progress_on_a_terminal,
+    push_and_the_lock_file,
 );
 
 const USER: &str = "me";
@@ -341,6 +342,82 @@ fn credentials_of_helpers_and_of_podman(engine: Engine) {
     fs::remove_file(world.directory.join(".docker/config.json")).unwrap();
     up(&world, &reference).success();
     forget(&world, &reference);
+}
+
+fn push_and_the_lock_file(engine: Engine) {
+    let mut registry = Registry::start();
+    let busybox = fs::read("/usr/bin/busybox").or_else(|_| fs::read("/bin/busybox")).unwrap();
+    let files = |what: &'static [u8]| {
+        let files = [("bin/sh", &busybox[..]), ("etc/passwd", b"root:x:0:0::/:/bin/sh\n"), ("what", what)];
+        TestImage::load(engine, host_architecture(), &files)
+    };
+    let (one, two) = (files(b"first"), files(b"second"));
+    let world = World::new(engine);
+    let at = registry.reference("team");
+    let mut catalog = format!("registry = '{at}'\ntag = 'stable'\n");
+    for name in ["small", "other"] {
+        catalog
+            .push_str(&format!("[[vertical]]\nname = '{name}'\nsummary = ''\nuser = 'root'\nhome = '/'\n"));
+    }
+    world.write(".tazpod/catalog.toml", &catalog);
+    let reference = |name: &str, tag: &str| format!("{at}/tazpod-{name}:{tag}");
+    let give = |image: &TestImage, name: &str| {
+        engine.client_stdout(&["tag", &image.name, &reference(name, "stable")]);
+    };
+    world.run(&["push", "small"]).failure(5, "hint: build it: `tazpod build small`");
+    world.run(&["push", "bazzite:base"]).failure(2, "is others' to push");
+    world
+        .run(&["up", "small", "--locked", "--detach"])
+        .failure(3, "hint: `tazpod push small --lock` writes it");
+    give(&one, "small");
+    give(&one, "other");
+    world.run(&["push", "small"]).failure(5, "certificate");
+    let _trust = registry.trust();
+    let client = if engine == Engine::Docker { "docker" } else { "podman" };
+    let refused = world.run(&["push", "small"]);
+    refused.failure(5, &format!("hint: log in: `{client} login {}`", registry.address));
+    assert!(!has(engine, &reference("small", "latest")), "the name that was given for the push stays");
+
+    log_in(&world, &registry);
+    let report = world.run(&["push", "small", "other", "small", "--lock", "--json"]).success().json();
+    let images = report["images"].as_array().unwrap();
+    assert_eq!(images.len(), 2, "{report}");
+    assert_eq!(images[0]["tags"], serde_json::json!(["latest", "stable"]));
+    let digest = images[0]["digest"].as_str().unwrap().to_owned();
+    let locked = format!("{at}/tazpod-small@{digest}");
+    let lock = fs::read_to_string(world.workspace.join(".tazpod/lock.toml")).unwrap();
+    assert!(lock.contains(&format!("\"small\" = \"{locked}\"\n")) && lock.contains("\"other\" = "), "{lock}");
+    assert!(!has(engine, &reference("small", "latest")));
+
+    // What is pushed later under the same tag is not what the lock file says.
+    give(&two, "small");
+    let later = world.run(&["push", "small", "--json"]).success().json();
+    assert_ne!(later["images"][0]["digest"].as_str(), Some(&*digest));
+    engine.client_stdout(&["rmi", &reference("small", "stable")]);
+    // Docker knows what it pushed by its digest.
+    engine.client(&["rmi", &locked]);
+    let done = world.run(&["up", "small", "--locked", "--detach"]).success();
+    assert!(done.stderr.contains(&format!("pulled `{locked}`: ")), "{}", done.stderr);
+    assert_eq!(world.sh("read line </what; echo \"$line\"").success().stdout, "first\n");
+    world.run(&["down"]).success();
+    for tag in ["stable", "latest"] {
+        world.run(&["up", "small", "--detach", "--image", &reference("small", tag)]).success();
+        assert_eq!(world.sh("read line </what; echo \"$line\"").success().stdout, "second\n");
+        forget(&world, &reference("small", tag));
+    }
+    engine.client(&["rmi", &locked]);
+
+    // One of them cannot be pushed: the other keeps the tag that others pull.
+    give(&files(b"third"), "small");
+    engine.client(&["rmi", &reference("other", "stable")]);
+    world.run(&["push", "small", "other"]).failure(5, "hint: build it: `tazpod build other`");
+    registry.process.kill().unwrap();
+    registry.process.wait().unwrap();
+    world.run(&["push", "small"]).failure(5, &format!("cannot push `{}`", reference("small", "latest")));
+    assert!(!has(engine, &reference("small", "latest")));
+    for name in ["small", "other"] {
+        engine.client(&["rmi", &reference(name, "stable")]);
+    }
 }
 
 fn policies(engine: Engine) {

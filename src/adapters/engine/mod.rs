@@ -346,29 +346,13 @@ impl Engine {
         mut progress: impl FnMut(PullEvent<'_>),
     ) -> std::result::Result<(), (Error, String)> {
         let options = query::CreateImageOptionsBuilder::default().from_image(reference).build();
-        let credentials = who.map(|who| match who.clone() {
-            Credentials::Password { username, password } => {
-                DockerCredentials { username: Some(username), password: Some(password), ..Default::default() }
-            }
-            Credentials::IdentityToken(token) => {
-                DockerCredentials { identitytoken: Some(token), ..Default::default() }
-            }
-        });
         let doing = format!("cannot pull `{reference}`");
-        let refused = |reason: String| {
-            let reason = reason.trim().to_owned();
-            (Error::new(Kind::Image, format!("{doing}: {reason}")), reason)
-        };
         let docker = self.docker.clone().with_request_modifier(in_url_alphabet);
-        let mut stream = docker.create_image(Some(options), None, credentials);
+        let mut stream = docker.create_image(Some(options), None, who.map(docker_credentials));
         while let Some(event) = stream.next().await {
-            let event = event.map_err(|source| match source {
-                ApiError::DockerStreamError { error: reason }
-                | ApiError::DockerResponseServerError { message: reason, .. } => refused(reason),
-                source => (self.failed(doing.clone(), source), String::new()),
-            })?;
+            let event = event.map_err(|source| self.transfer_failed(&doing, source))?;
             if let Some(detail) = event.error_detail {
-                return Err(refused(detail.message.unwrap_or_default()));
+                return Err(refused(&doing, &detail.message.unwrap_or_default()));
             }
             let detail = event.progress_detail.unwrap_or_default();
             let bytes = |number: Option<i64>| number.and_then(|n| u64::try_from(n).ok()).unwrap_or_default();
@@ -380,6 +364,43 @@ impl Engine {
             });
         }
         Ok(())
+    }
+
+    /// Brings an image to its registry, by one of its names; `heard` is told whenever the engine says something. Returns the digest that the
+    /// registry has it by.
+    ///
+    /// # Errors
+    /// As [`Engine::pull`].
+    pub async fn push(
+        &self,
+        repository: &str,
+        tag: &str,
+        who: Option<&Credentials>,
+        mut heard: impl FnMut(),
+    ) -> std::result::Result<String, (Error, String)> {
+        let doing = format!("cannot push `{repository}:{tag}`");
+        let options = query::PushImageOptionsBuilder::default().tag(tag).build();
+        let docker = self.docker.clone().with_request_modifier(in_url_alphabet);
+        let mut stream =
+            std::pin::pin!(docker.push_image(repository, Some(options), who.map(docker_credentials)));
+        let mut digest = None;
+        while let Some(event) = stream.next().await {
+            let event = event.map_err(|source| self.transfer_failed(&doing, source))?;
+            heard();
+            // Both engines say it in these words: `TAG: digest: sha256:… size: …`.
+            let said = event.status.unwrap_or_default();
+            let words = said.split_once(": digest: ").and_then(|(_, rest)| rest.split(' ').next());
+            digest = words.map(str::to_owned).or(digest);
+        }
+        digest.ok_or_else(|| refused(&doing, "the engine does not say what it pushed"))
+    }
+
+    fn transfer_failed(&self, doing: &str, source: ApiError) -> (Error, String) {
+        match source {
+            ApiError::DockerStreamError { error: reason }
+            | ApiError::DockerResponseServerError { message: reason, .. } => refused(doing, &reason),
+            source => (self.failed(doing.to_owned(), source), String::new()),
+        }
     }
 
     /// Gives an image one more name.
@@ -645,6 +666,23 @@ fn helper_body(helper: &Helper) -> ContainerCreateBody {
         }),
         ..Default::default()
     }
+}
+
+fn docker_credentials(who: &Credentials) -> DockerCredentials {
+    match who.clone() {
+        Credentials::Password { username, password } => {
+            DockerCredentials { username: Some(username), password: Some(password), ..Default::default() }
+        }
+        Credentials::IdentityToken(token) => {
+            DockerCredentials { identitytoken: Some(token), ..Default::default() }
+        }
+    }
+}
+
+/// With the engine's own words of the reason.
+fn refused(doing: &str, reason: &str) -> (Error, String) {
+    let reason = reason.trim().to_owned();
+    (Error::new(Kind::Image, format!("{doing}: {reason}")), reason)
 }
 
 /// Engines take the header of credentials in base64url and the client writes base64: those with `+` or `/` would count

@@ -1,0 +1,93 @@
+use serde::Serialize;
+
+use crate::build;
+use crate::catalog::{Catalog, Lock, Origin, Vertical};
+use crate::context::Context;
+use crate::error::{Error, Kind, Result};
+use crate::pod::workspace;
+
+/// Push the images of verticals to their registry.
+///
+/// Under the tag of their catalog and as `latest`, ours with their version, too. All arrive before the first of them gets the tag that others
+/// pull. Credentials are those of `docker login` or `podman login`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The verticals, or `all` that can be built.
+    #[arg(value_name = "VERTICAL", required = true)]
+    verticals: Vec<String>,
+    /// Push even what was built without tools that could not be fetched.
+    #[arg(long)]
+    allow_missing: bool,
+    /// Write the digests into the project's `.tazpod/lock.toml`, for `up --locked`.
+    #[arg(long)]
+    lock: bool,
+    /// Report as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    version: u32,
+    images: Vec<ImageReport>,
+}
+
+#[derive(Serialize)]
+struct ImageReport {
+    vertical: String,
+    repository: String,
+    digest: String,
+    tags: Vec<String>,
+}
+
+impl Args {
+    /// Pushes them.
+    pub async fn run(self, context: &Context) -> Result<()> {
+        let project = workspace::project();
+        let catalog = Catalog::of(project.as_deref())?;
+        let mut lock = match (self.lock, project) {
+            (false, _) => None,
+            (true, Some(project)) => Some(Lock::load(&project)?),
+            (true, None) => {
+                return Err(Error::new(
+                    Kind::Usage,
+                    "there is no project here whose lock file this could be",
+                )
+                .hint("`tazpod init` makes one"));
+            }
+        };
+        let mut wanted: Vec<&Vertical> = Vec::new();
+        for name in &self.verticals {
+            match name.as_str() {
+                "all" => wanted.extend(catalog.verticals().iter().filter(|v| v.origin == Origin::Built)),
+                name => wanted.push(catalog.find(name)?),
+            }
+        }
+        if let Some(foreign) = wanted.iter().find(|vertical| vertical.origin == Origin::Foreign) {
+            return Err(Error::new(Kind::Usage, format!("`{}` is others' to push", foreign.name)));
+        }
+        let mut unique: Vec<&Vertical> = Vec::new();
+        for vertical in wanted {
+            if !unique.contains(&vertical) {
+                unique.push(vertical);
+            }
+        }
+        let engine = context.engine()?;
+        let pushed = build::push(context, &engine, &unique, self.allow_missing).await?;
+        if let Some(lock) = &mut lock {
+            lock.note(
+                pushed.iter().map(|one| (one.vertical.clone(), format!("{}@{}", one.repository, one.digest))),
+            )?;
+        }
+        if !self.json {
+            return Ok(());
+        }
+        let images = pushed.into_iter().map(|one| ImageReport {
+            vertical: one.vertical,
+            repository: one.repository,
+            digest: one.digest,
+            tags: one.tags,
+        });
+        context.ui.json(&Report { version: 1, images: images.collect() })
+    }
+}
