@@ -8,6 +8,7 @@ mod plan;
 mod pull;
 mod push;
 mod rootfs;
+mod sif;
 mod verify;
 
 use std::collections::hash_map::Entry;
@@ -33,6 +34,7 @@ use plan::{ALLOWED_LABEL, CONTEXT_LABEL, Existing, PARENT_LABEL, Wanted};
 pub use plan::{Reason, Step};
 pub use pull::{PullPolicy, ensure_reference};
 pub use push::{Pushed, push};
+pub use sif::convert;
 pub use verify::{Finding, State, ToolReport};
 
 /// What the tree of verticals stands on, where a registry is in reach.

@@ -316,6 +316,26 @@ impl Catalog {
         })
     }
 
+    /// The verticals of these names, each once; `all` are those that can be built.
+    ///
+    /// # Errors
+    /// As [`Catalog::find`].
+    pub fn named(&self, names: &[String]) -> Result<Vec<&Vertical>> {
+        let mut found: Vec<&Vertical> = Vec::new();
+        for name in names {
+            let these = match name.as_str() {
+                "all" => self.verticals.iter().filter(|vertical| vertical.origin == Origin::Built).collect(),
+                name => vec![self.find(name)?],
+            };
+            for vertical in these {
+                if !found.contains(&vertical) {
+                    found.push(vertical);
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// The vertical and all that it stands on, the root of the tree first.
     ///
     /// # Errors

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use crate::build::{self, Options, ToolReport};
-use crate::catalog::{Catalog, Origin, Vertical};
+use crate::catalog::Catalog;
 use crate::context::Context;
 use crate::error::Result;
 use crate::pod::workspace;
@@ -63,13 +63,7 @@ impl Args {
     /// Builds, or says what it would build.
     pub async fn run(self, context: &Context) -> Result<()> {
         let catalog = Catalog::of(workspace::project().as_deref())?;
-        let mut wanted: Vec<&Vertical> = Vec::new();
-        for name in &self.verticals {
-            match name.as_str() {
-                "all" => wanted.extend(catalog.verticals().iter().filter(|v| v.origin == Origin::Built)),
-                name => wanted.push(catalog.find(name)?),
-            }
-        }
+        let wanted = catalog.named(&self.verticals)?;
         let engine = context.engine()?;
         let options = Options { force: self.force, rootfs: self.rootfs, allow_missing: self.allow_missing };
         let mut images: Vec<ImageReport> = Vec::new();

@@ -15,6 +15,7 @@ pub mod logs;
 pub mod ls;
 pub mod man;
 pub mod proxy;
+pub mod pull;
 pub mod push;
 pub mod ssh_config;
 pub mod start;

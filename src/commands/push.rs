@@ -1,7 +1,7 @@
 use serde::Serialize;
 
 use crate::build;
-use crate::catalog::{Catalog, Lock, Origin, Vertical};
+use crate::catalog::{Catalog, Lock, Origin};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::pod::workspace;
@@ -56,24 +56,12 @@ impl Args {
                 .hint("`tazpod init` makes one"));
             }
         };
-        let mut wanted: Vec<&Vertical> = Vec::new();
-        for name in &self.verticals {
-            match name.as_str() {
-                "all" => wanted.extend(catalog.verticals().iter().filter(|v| v.origin == Origin::Built)),
-                name => wanted.push(catalog.find(name)?),
-            }
-        }
+        let wanted = catalog.named(&self.verticals)?;
         if let Some(foreign) = wanted.iter().find(|vertical| vertical.origin == Origin::Foreign) {
             return Err(Error::new(Kind::Usage, format!("`{}` is others' to push", foreign.name)));
         }
-        let mut unique: Vec<&Vertical> = Vec::new();
-        for vertical in wanted {
-            if !unique.contains(&vertical) {
-                unique.push(vertical);
-            }
-        }
         let engine = context.engine()?;
-        let pushed = build::push(context, &engine, &unique, self.allow_missing).await?;
+        let pushed = build::push(context, &engine, &wanted, self.allow_missing).await?;
         if let Some(lock) = &mut lock {
             lock.note(
                 pushed.iter().map(|one| (one.vertical.clone(), format!("{}@{}", one.repository, one.digest))),

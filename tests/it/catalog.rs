@@ -344,3 +344,31 @@ fn a_disk_that_fills_up_in_a_build() {
         assert_eq!(podman.client(&["images", "--quiet"]), "");
     }
 }
+
+/// Apptainer is in no distribution here: a stand-in sees what it is asked.
+#[test]
+fn a_file_for_apptainer() {
+    let mut world = World::new(Engine::Docker);
+    let pull = |world: &World| world.run(&["pull", "base", "--sif", "base.sif"]);
+    pull(&world)
+        .failure(5, "there is no `apptainer` here")
+        .failure(5, "`apptainer pull base.sif docker://ghcr.io/tazpod/tazpod-base:stable`");
+    let program = world.write(
+        "bin/apptainer",
+        "#!/bin/sh\n[ \"$1 $2\" = 'pull --force' ] || exit 9\necho \"$4\" >\"$3\"\n. ./then\n",
+    );
+    world.bash(&format!("chmod 755 {}", program.display())).success();
+    let bin = program.parent().unwrap().to_string_lossy().into_owned();
+    world.environment.push(("PATH".into(), format!("{bin}:/usr/local/bin:/usr/bin:/bin")));
+    let left = || fs::read_dir(&world.workspace).unwrap().count();
+    world.write("then", "echo it broke off >&2; exit 7\n");
+    let before = left();
+    pull(&world).failure(5, "`apptainer` ended with exit status: 7").failure(5, "it broke off");
+    assert_eq!(left(), before, "what was half written stays");
+    world.write("then", "");
+    pull(&world).success();
+    let made = fs::read_to_string(world.workspace.join("base.sif")).unwrap();
+    assert_eq!(made, "docker://ghcr.io/tazpod/tazpod-base:stable\n");
+    pull(&world).failure(2, "`base.sif` is there already");
+    world.run(&["pull", "base", "aws", "--sif", "x"]).failure(2, "hint: name one vertical");
+}

@@ -407,6 +407,14 @@ fn push_and_the_lock_file(engine: Engine) {
     }
     engine.client(&["rmi", &locked]);
 
+    world.run(&["pull", "small", "--locked"]).success();
+    assert!(has(engine, &locked) && !has(engine, &reference("small", "stable")));
+    world.run(&["pull", "small", "other", "small"]).success();
+    assert!(has(engine, &reference("small", "stable")));
+    for name in [&reference("small", "stable"), &locked] {
+        engine.client(&["rmi", name]);
+    }
+
     // One of them cannot be pushed: the other keeps the tag that others pull.
     give(&files(b"third"), "small");
     engine.client(&["rmi", &reference("other", "stable")]);
