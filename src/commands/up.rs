@@ -118,7 +118,13 @@ impl Args {
         }
         self.bring_up(context, &plan, &workspace, &config).await?;
         // Those who wait need not wait for the session's end.
-        let Plan { pod, .. } = plan;
+        let Plan { pod, vertical, .. } = plan;
+        if let Some(service) = vertical.services.iter().find(|service| service.port.is_some()) {
+            let (vertical, service) = (&vertical.name, &service.name);
+            context
+                .ui
+                .hint(format!("`tazpod forward {vertical}` brings the port of `{service}` to this machine"));
+        }
         if self.detach {
             return Ok(0);
         }
