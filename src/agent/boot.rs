@@ -23,7 +23,8 @@ pub struct Boot {
     pub client_key: String,
     /// What must be mounted before a command is run.
     pub shares: Vec<ExpectedShare>,
-    /// What is to be kept running.
+    /// What is to be kept running; none where an earlier version starts the pod.
+    #[serde(default)]
     pub services: Vec<Service>,
 }
 
