@@ -165,13 +165,13 @@ async fn run(
     mut ended: oneshot::Receiver<ExitCode>,
 ) -> Option<ExitCode> {
     let locked = async {
-        while !service.vault || agent.vault.is_open() {
+        while agent.vault.is_open() {
             tokio::time::sleep(LOOK).await;
         }
     };
     tokio::select! {
         code = &mut ended => return Some(code.unwrap_or(255)),
-        () = locked => {}
+        () = locked, if service.vault => {}
     }
     signal_group(leader, Signal::TERM);
     if tokio::time::timeout(GRACE, ended).await.is_err() {

@@ -27,8 +27,8 @@ pub struct Pushed {
     pub tags: Vec<String>,
 }
 
-/// Pushes the images of verticals as their catalog names them, and as `latest`; ours with their version, too. All of them arrive
-/// under their first names before the first gets its last, the one that others pull: so what breaks off leaves that where it was.
+/// Pushes the images of verticals as their catalog names them, and as `latest`; ours with their version, too. All other tags come before the first
+/// image gets its catalog's, the one that others pull: so what breaks off leaves that where it was.
 ///
 /// # Errors
 /// [`Kind::Image`] where one is not there, lacks tools without `allow_missing`, or does not arrive, with the engine's reason;
@@ -45,33 +45,35 @@ pub async fn push(
     }
     let traits = engine.info().await?.traits;
     let mut pushed: Vec<Pushed> = Vec::new();
-    for round in 0.. {
-        let mut any = false;
+    for last in [false, true] {
         for (vertical, image) in verticals.iter().zip(&images) {
-            let tags = tags(vertical);
-            let Some(tag) = tags.get(round) else { continue };
-            any = true;
-            let reference = Reference::parse(&format!("{}:{tag}", vertical.repository))?;
-            let who = credentials(context, &reference, traits.podman).await;
-            let limit = if traits.podman { STORING_TIMEOUT } else { SILENCE_TIMEOUT };
-            let named = named(context, engine, vertical, image, tag, who.as_ref(), limit).await;
-            let digest = named.map_err(|(error, failure)| {
-                let hints = hints(failure, &reference, traits.podman, traits.rootless, who.is_some());
-                hints.into_iter().fold(error, Error::hint)
-            })?;
-            context.ui.status(format!("pushed `{reference}`: {digest}"));
-            if round == 0 {
-                let (vertical, repository) = (vertical.name.clone(), vertical.repository.clone());
-                pushed.push(Pushed { vertical, repository, digest, tags });
-            } else if let Some(before) = pushed.iter().find(|before| before.vertical == vertical.name)
-                && before.digest != digest
-            {
-                let what = format!("`{reference}` is {digest} now, and was {} a moment ago", before.digest);
-                return Err(Error::new(Kind::Image, what).hint("somebody else pushes the same; try again"));
+            for tag in tags(vertical).iter().filter(|tag| (**tag == vertical.tag) == last) {
+                let reference = Reference::parse(&format!("{}:{tag}", vertical.repository))?;
+                let who = credentials(context, &reference, traits.podman).await;
+                let limit = if traits.podman { STORING_TIMEOUT } else { SILENCE_TIMEOUT };
+                let named = named(context, engine, vertical, image, tag, who.as_ref(), limit).await;
+                let digest = named.map_err(|(error, failure)| {
+                    let hints = hints(failure, &reference, traits.podman, traits.rootless, who.is_some());
+                    hints.into_iter().fold(error, Error::hint)
+                })?;
+                context.ui.status(format!("pushed `{reference}`: {digest}"));
+                match pushed.iter_mut().find(|one| one.vertical == vertical.name) {
+                    Some(before) if before.digest == digest => before.tags.push(tag.clone()),
+                    Some(before) => {
+                        let what =
+                            format!("`{reference}` is {digest} now, and was {} a moment ago", before.digest);
+                        return Err(
+                            Error::new(Kind::Image, what).hint("somebody else builds the same; try again")
+                        );
+                    }
+                    None => pushed.push(Pushed {
+                        vertical: vertical.name.clone(),
+                        repository: vertical.repository.clone(),
+                        digest,
+                        tags: vec![tag.clone()],
+                    }),
+                }
             }
-        }
-        if !any {
-            break;
         }
     }
     Ok(pushed)
