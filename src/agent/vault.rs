@@ -356,7 +356,11 @@ impl Vault {
             }
             Request::Freeze => self.work(|keeper| keeper.freeze()).await.map(|()| Answer::Done),
             Request::Collected { n } => {
-                self.work(move |keeper| keeper.collected(n)).await.map(|()| Answer::Done)
+                self.work(move |keeper| keeper.collected(n)).await?;
+                // It takes a while, and nobody has to wait for it; what stays, the next save removes.
+                let vault = self.clone();
+                tokio::spawn(async move { vault.work(|keeper| keeper.tidy()).await });
+                Ok(Answer::Done)
             }
             Request::List => {
                 self.work(|keeper| keeper.list()).await.map(|entries| Answer::Listed { entries })

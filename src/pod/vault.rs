@@ -1,7 +1,7 @@
 //! The vault as the host has it: its local copy, its store, and what pods have saved.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use age::secrecy::SecretString;
@@ -64,8 +64,8 @@ impl Vault {
         let config = StoreConfig::new(&settings)?;
         let path = context.state()?.vault(NAME);
         let found = Probe::load(&path.join(EXAMINED), &config);
-        let read_back = found.is_some_and(|found| !found.checksums);
-        let store = store::open(&config, Access { read_back, ..Access::default() }).await;
+        let (read_back, hashes) = found.map_or((false, false), |found| (!found.checksums, found.hashes));
+        let store = store::open(&config, Access { read_back, hashes, ..Access::default() }).await;
         let links = links.unwrap_or_else(|| LINKED.iter().map(PathBuf::from).collect());
         Ok(Vault { path, store, settings, autolock, links, config })
     }
@@ -364,8 +364,8 @@ fn copy(from: &Local<'_>, to: &Local<'_>, commit: &Commit) -> Result<()> {
     let (_, reader) = from.open(Object::Generation, &generation)?;
     let mut incoming = to.incoming(Object::Generation)?;
     // No more than the commit says, whatever the pod put there.
-    let mut reader = BufReader::with_capacity(PIECE, reader.take(commit.body.size));
-    io::copy(&mut reader, &mut incoming).map_err(|source| {
+    let reader = BufReader::with_capacity(PIECE, reader.take(commit.body.size));
+    incoming.fill(reader).map_err(|source| {
         Error::new(Kind::Failure, "cannot take over what the pod saved")
             .with_source(source)
             .hint("it stays with the pod; `tazpod vault push` tries again")

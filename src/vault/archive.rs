@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
 use tar::EntryType;
 use zstd::zstd_safe::CParameter;
 
+use super::behind::{Behind, behind};
 use super::key::Recipient;
 use super::tree::{Entry, Kind as EntryKind, Root, Tree, stays_inside};
 use crate::error::{Context as _, Error, Kind, Result};
@@ -64,13 +65,21 @@ pub struct Extracted {
 ///
 /// # Errors
 /// Where the output cannot be written. A file that has vanished is left out and counts as torn.
-pub fn seal<W: Write>(root: &Root, tree: &Tree, recipient: &Recipient, into: W) -> Result<Packed<W>> {
-    let mut packer = Packer::new(recipient.seal(into)?)?;
-    for entry in &tree.entries {
-        packer.add(root, entry, &entry.path)?;
-    }
-    let Packed { into, torn, unreadable } = packer.finish()?;
-    let into = into.finish().context(Kind::Failure, || "cannot write the sealed generation")?;
+pub fn seal<W: Write + Send>(root: &Root, tree: &Tree, recipient: &Recipient, into: W) -> Result<Packed<W>> {
+    let failed = || "cannot write the sealed generation";
+    let sealing = |into: Behind| -> Result<_> {
+        let mut packer = Packer::new(recipient.seal(into)?)?;
+        for entry in &tree.entries {
+            packer.add(root, entry, &entry.path)?;
+        }
+        let Packed { into, torn, unreadable } = packer.finish()?;
+        into.finish().and_then(|mut into| into.flush()).context(Kind::Failure, failed)?;
+        Ok((torn, unreadable))
+    };
+    let (sealed, written) = behind(into, sealing).context(Kind::Failure, || "cannot start a thread")?;
+    // Where this failed, the other says only that it could not go on.
+    let into = written.context(Kind::Failure, failed)?;
+    let (torn, unreadable) = sealed?;
     Ok(Packed { into, torn, unreadable })
 }
 

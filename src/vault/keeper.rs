@@ -563,7 +563,15 @@ impl Keeper {
             local.advance(&link, &outgoing.commit)?;
             seen = Some(link);
         }
-        local.tidy(&[])
+        Ok(())
+    }
+
+    /// Removes generations that the host has.
+    ///
+    /// # Errors
+    /// Where one cannot be removed.
+    pub fn tidy(&self) -> Result<()> {
+        self.local().tidy(&[])
     }
 
     /// Saves, and takes the tree away: files, keys, and all.
@@ -857,6 +865,7 @@ mod tests {
             let generation = state.outbox.last().unwrap().commit.body.generation;
             let bytes = self.spool().object(Object::Generation, &generation, 1 << 20).unwrap();
             self.keeper.collected(tip.n).unwrap();
+            self.keeper.tidy().unwrap();
             (tip, bytes)
         }
     }
@@ -961,6 +970,7 @@ mod tests {
             assert_eq!((held.len(), pod.spool().load().unwrap().outbox.len()), (1, 0));
             // Its generation stays.
             pod.keeper.collected(9).unwrap();
+            pod.keeper.tidy().unwrap();
             assert!(pod.spool().has(Object::Generation, &held[0].body.generation));
         }
         assert_eq!(number(pod.keeper.save(true, TIME).unwrap()), 2);

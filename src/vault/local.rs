@@ -13,9 +13,10 @@
 //!
 //! Each step is written so that a crash before or after it leaves a state from which the same command goes on.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
 
+use super::behind::behind;
 use super::commit::{self, Commit, Link};
 use super::disk::{Disk, NewFile};
 use super::hashing::Hashing;
@@ -336,7 +337,14 @@ impl<'d> Local<'d> {
         let temporary = format!("{directory}/.{}{TEMPORARY}", std::process::id());
         let file = self.disk.create(&self.path.join(&temporary));
         let file = file.map_err(|source| self.failed("write", &temporary, source))?;
-        Ok(Incoming { local: self, object, directory, temporary, file: Some(Hashing::new(file)) })
+        Ok(Incoming {
+            local: self,
+            object,
+            directory,
+            temporary,
+            file: Some(file),
+            hashing: Hashing::new(io::sink()),
+        })
     }
 
     /// Removes generations but those to keep, of the outbox, and held ones: the store has the others. And what a crash left
@@ -430,18 +438,44 @@ pub struct Incoming<'l> {
     object: Object,
     directory: &'static str,
     temporary: String,
-    file: Option<Hashing<Box<dyn NewFile + 'l>>>,
+    file: Option<Box<dyn NewFile + 'l>>,
+    hashing: Hashing<io::Sink>,
 }
 
 impl Incoming<'_> {
+    /// Writes all that a reader has, which is hashed while the file is written.
+    ///
+    /// # Errors
+    /// The reader's, and the file's.
+    pub fn fill(&mut self, mut reader: impl BufRead) -> io::Result<()> {
+        let (file, hashing) = (self.file.as_mut().ok_or(io::ErrorKind::BrokenPipe)?, &mut self.hashing);
+        let (read, written) = behind(file, |mut into| {
+            loop {
+                let length = match reader.fill_buf() {
+                    Ok([]) => return into.flush(),
+                    Ok(bytes) => {
+                        into.write_all(bytes)?;
+                        hashing.write_all(bytes)?;
+                        bytes.len()
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+                    Err(error) => return Err(error),
+                };
+                reader.consume(length);
+            }
+        })?;
+        // Where that failed, the other says only that it could not go on.
+        written.and(read)
+    }
+
     /// Keeps it under its hash, which must be the expected one.
     ///
     /// # Errors
     /// [`Kind::Integrity`] where it is another; where it cannot be kept.
     pub fn finish(mut self, expected: Option<&Hash>) -> Result<(Hash, u64)> {
         let failed = |source| self.local.failed("write", &self.temporary, source);
-        let hashing = self.file.take().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
-        let (hash, size, mut file) = hashing.finish();
+        let mut file = self.file.take().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        let (hash, size, _) = std::mem::replace(&mut self.hashing, Hashing::new(io::sink())).finish();
         let named = if let Some(expected) = expected.filter(|expected| **expected != hash) {
             let key = self.object.key(expected);
             Err(Error::new(Kind::Integrity, format!("what came as `{key}` is something else")))
@@ -476,7 +510,9 @@ impl Drop for Incoming<'_> {
 
 impl Write for Incoming<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.as_mut().ok_or(io::ErrorKind::BrokenPipe)?.write(bytes)
+        let count = self.file.as_mut().ok_or(io::ErrorKind::BrokenPipe)?.write(bytes)?;
+        self.hashing.write_all(bytes.get(..count).unwrap_or_default())?;
+        Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -1,6 +1,7 @@
 //! The vault: a tree of secret files, sealed on disk and in a store, open in a pod's RAM alone. `docs/vault-format.md`.
 
 pub mod archive;
+pub mod behind;
 pub mod commit;
 pub mod copies;
 #[cfg(test)]

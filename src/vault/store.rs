@@ -52,6 +52,18 @@ pub trait Store: Send + Sync {
         body: &'a mut (dyn Read + Send),
     ) -> BoxFuture<'a, Result<()>>;
 
+    /// Writes an object in one request, if this is a store that takes objects of this size so: one that compares their hash itself. It is tried
+    /// once, and the body's bytes are not looked at. `false`: it is not, and nothing was done.
+    fn put_whole<'a>(
+        &'a self,
+        _key: &'a str,
+        _size: u64,
+        _sha256: [u8; 32],
+        _body: &'a mut (dyn Read + Send),
+    ) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(std::future::ready(Ok(false)))
+    }
+
     /// Creates a small object if its key is free: one request, never repeated in here. An error means that it was not
     /// made, for whatever was not even tried.
     fn create<'a>(&'a self, key: &'a str, bytes: &'a [u8]) -> BoxFuture<'a, Result<Created>>;

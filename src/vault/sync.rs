@@ -196,8 +196,21 @@ async fn put_object(
     object: Object,
     hash: &Hash,
 ) -> Result<(), Stopped> {
+    let key = object.key(hash);
     let (size, mut body) = local.open(object, hash)?;
-    store.put(&object.key(hash), size, hash.0, &mut *body).await?;
+    match store.put_whole(&key, size, hash.0, &mut *body).await {
+        Ok(true) => return Ok(()),
+        Ok(false) => {}
+        // In parts it may get through: they are smaller, and each is tried again.
+        Err(failed)
+            if matches!(
+                failed.kind,
+                StoreKind::Unreachable | StoreKind::Busy | StoreKind::Corrupt | StoreKind::Other
+            ) => {}
+        Err(failed) => return Err(failed.into()),
+    }
+    let (size, mut body) = local.open(object, hash)?;
+    store.put(&key, size, hash.0, &mut *body).await?;
     Ok(())
 }
 

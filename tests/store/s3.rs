@@ -127,6 +127,25 @@ fn silence_in_the_middle_of_an_upload() {
 }
 
 #[test]
+fn silence_in_the_middle_of_a_whole_upload() {
+    let fake = Fake::start(|request| match request.method == "PUT" {
+        true => Reply::Stall,
+        false => Reply::Serve,
+    });
+    let limits = Limits { silence: Duration::from_secs(1), ..Limits::default() };
+    let store = open(&fake.address, Access { limits, hashes: true, ..access() });
+    let bytes = Noise::bytes(1, 20 * MIB);
+    let started = Instant::now();
+    let mut body = &bytes[..];
+    let put = store.put_whole("gen/x", bytes.len() as u64, hash(&bytes), &mut body);
+    let error = block_on(put).unwrap_err();
+    assert_eq!(error.kind, Kind::Unreachable, "{error:?}");
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    let puts = fake.requests().into_iter().filter(|request| request.method == "PUT").count();
+    assert_eq!((puts, fake.object("gen/x")), (1, None));
+}
+
+#[test]
 fn an_upload_that_is_dropped_is_given_up() {
     let (fake, store) = on(|request| match request.query.contains("partNumber=2") {
         true => Reply::Stall,

@@ -27,6 +27,11 @@ pub struct Subject {
 }
 
 impl Subject {
+    /// Whether large objects go in one request: to servers that compare the hash that they are told.
+    fn in_one_request(&self) -> bool {
+        self.honours.hashes && self._directory.is_none()
+    }
+
     fn ready(&self) -> Box<dyn Place> {
         let store = (self.open)();
         block_on(store.setup()).unwrap();
@@ -265,6 +270,43 @@ pub fn other_bytes_than_announced_are_not_kept(subject: &Subject) {
         put(&*store, &key, &bytes);
         refused(Some(&bytes));
     }
+}
+
+pub fn a_large_object_may_go_in_one_request(subject: &Subject) {
+    let store = subject.ready();
+    let bytes = Noise::bytes(4, 17 * MIB);
+    let mut others = bytes.clone();
+    others[9 * MIB] ^= 1;
+    let put = |size: usize, mut body: &[u8]| {
+        block_on(store.put_whole("gen/x", size as u64, hash(&bytes), &mut body))
+    };
+    // Before it is known what the store honours, and where it is none of S3's.
+    assert!(!put(bytes.len(), &bytes).unwrap());
+    block_on(store.probe()).unwrap();
+    if !put(bytes.len(), &bytes).unwrap() {
+        assert!(!subject.in_one_request());
+        assert_eq!(get(&*store, "gen/x"), None);
+        return;
+    }
+    assert!(subject.in_one_request() && get(&*store, "gen/x").unwrap() == bytes);
+    block_on(store.delete("gen/x")).unwrap();
+    for (size, body) in [
+        (bytes.len(), &others[..]),
+        (bytes.len(), &bytes[1..]),
+        (bytes.len() - 1, &bytes),
+        (bytes.len() + 1, &bytes),
+    ] {
+        assert_eq!(put(size, body).unwrap_err().kind, Kind::Corrupt);
+        assert_eq!(get(&*store, "gen/x"), None);
+    }
+    let mut body = Broken(Noise::new(3, 17 * MIB as u64));
+    let broken = block_on(store.put_whole("gen/x", 17 * MIB as u64 + 1, [0; 32], &mut body)).unwrap_err();
+    assert!(tazpod::error::Error::from(broken).to_string().contains("the disk is on fire"));
+    // Others are in memory, or would waste too much where a line breaks.
+    for size in [8 * MIB, (200 * MIB) + 1] {
+        assert!(!put(size, &bytes).unwrap());
+    }
+    assert_eq!(get(&*store, "gen/x"), None);
 }
 
 /// Breaks after the first bytes.

@@ -367,7 +367,7 @@ impl Place for DirectoryStore {
             let name = unguessable().map_err(|source| self.failed("name", "probe", source))?;
             let under = format!("probe/{name}/");
             // The hash is compared here, before the file gets its name.
-            let found = probe(self, &under, true).await;
+            let found = probe(self, &under, true, true).await;
             if found.is_err() {
                 let _ = clean_up(self, &[&format!("{under}once"), &format!("{under}race")]).await;
             }

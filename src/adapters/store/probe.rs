@@ -15,7 +15,7 @@ use crate::vault::store::{Created, Kind, Result, Store, StoreError};
 const LIMIT: u64 = 4096;
 
 /// The version of what is kept of a probe.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// How many create the same object at once. A server that compares and then writes lets several through.
 const RACERS: u8 = 4;
@@ -29,6 +29,8 @@ pub struct Probe {
     /// An object whose bytes are not those of its checksum is refused. Without it every object is read back after it
     /// was written.
     pub checksums: bool,
+    /// So is one whose bytes are not those of its SHA-256, which is known long before. With it a large object goes in one request.
+    pub hashes: bool,
     /// What was written can be read at once.
     pub read_after_write: bool,
     /// What was written is listed at once.
@@ -95,9 +97,9 @@ fn place(config: &StoreConfig) -> String {
     }
 }
 
-/// Tries a store, in objects whose keys begin with `under`. Whether it refuses wrong checksums is `checksums`: how to
-/// send one is the store's own to know.
-pub(super) async fn probe(store: &dyn Store, under: &str, checksums: bool) -> Result<Probe> {
+/// Tries a store, in objects whose keys begin with `under`. Whether it refuses wrong checksums and hashes is for the store's own to try:
+/// how to send one, it knows.
+pub(super) async fn probe(store: &dyn Store, under: &str, checksums: bool, hashes: bool) -> Result<Probe> {
     let once = format!("{under}once");
     let race = format!("{under}race");
 
@@ -128,6 +130,7 @@ pub(super) async fn probe(store: &dyn Store, under: &str, checksums: bool) -> Re
         // None, where all answers were lost or somebody was always at it.
         conditional_create: refused && kept && winners <= 1,
         checksums,
+        hashes,
         read_after_write,
         list_after_write,
         may_delete: clean_up(store, &[&once, &race]).await?,
@@ -183,6 +186,7 @@ mod tests {
         let found = Probe {
             conditional_create: true,
             checksums: false,
+            hashes: false,
             read_after_write: true,
             list_after_write: true,
             may_delete: false,
@@ -194,7 +198,7 @@ mod tests {
             assert_eq!(Probe::load(&path, &other), None);
         }
         let text = fs::read_to_string(&path).unwrap();
-        for damaged in [text.replace("\"version\": 1", "\"version\": 2"), text[..text.len() / 2].to_owned()] {
+        for damaged in [text.replace("\"version\": 2", "\"version\": 1"), text[..text.len() / 2].to_owned()] {
             fs::write(&path, damaged).unwrap();
             assert_eq!(Probe::load(&path, &here), None);
         }

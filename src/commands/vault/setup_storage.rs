@@ -52,6 +52,7 @@ struct StepReport {
 struct ProbeReport {
     conditional_create: bool,
     checksums: bool,
+    hashes: bool,
     read_after_write: bool,
     list_after_write: bool,
     may_delete: bool,
@@ -72,8 +73,9 @@ impl StepReport {
 
 impl ProbeReport {
     fn of(probe: Probe) -> ProbeReport {
-        let Probe { conditional_create, checksums, read_after_write, list_after_write, may_delete } = probe;
-        ProbeReport { conditional_create, checksums, read_after_write, list_after_write, may_delete }
+        let Probe { conditional_create, checksums, hashes, read_after_write, list_after_write, may_delete } =
+            probe;
+        ProbeReport { conditional_create, checksums, hashes, read_after_write, list_after_write, may_delete }
     }
 }
 

@@ -1,8 +1,9 @@
 //! A store in a bucket of S3's, or of a server that speaks like it.
 //!
 //! Bodies are in memory, a part of 8 MiB at a time, with their length and `Content-MD5` in the header: that is what
-//! every server tried verifies (`x-amz-checksum-sha256` is not), and streamed bodies with trailers are what some store
-//! wrongly. It is a checksum against accidents; the vault's own hashes and signatures are against everything else.
+//! every server tried verifies (`x-amz-checksum-sha256` is not by all), and streamed bodies with trailers are what some store
+//! wrongly. Where a probe showed that hashes are verified, too, large ones go as one stream with a header that has the hash, which
+//! is also their name. It is a checksum against accidents; the vault's own hashes and signatures are against everything else.
 
 #![expect(clippy::disallowed_types, reason = "this is where the S3 client lives")]
 
@@ -38,6 +39,7 @@ use md5::Md5;
 use sha2::{Digest, Sha256};
 
 use self::failure::Failure;
+use self::upload::WHOLE;
 use super::config::S3Config;
 use super::probe::{Probe, clean_up, probe};
 use super::{Place, Step, cannot_keep, not_as_announced, too_large, unguessable};
@@ -90,6 +92,8 @@ pub struct Access {
     /// Whether a [`Probe`] showed that this server accepts wrong checksums, so that what was written has to be read
     /// back.
     pub read_back: bool,
+    /// Whether one showed that it compares the hashes that it is told.
+    pub hashes: bool,
 }
 
 /// A store in a bucket.
@@ -99,6 +103,7 @@ pub struct S3Store {
     region: String,
     limits: Limits,
     read_back: AtomicBool,
+    hashes: AtomicBool,
     /// Whether the bucket was seen since this was opened.
     seen: AtomicBool,
 }
@@ -106,7 +111,7 @@ pub struct S3Store {
 impl S3Store {
     /// The store; asks nothing yet.
     pub async fn open(config: &S3Config, access: Access) -> S3Store {
-        let Access { keys, limits, read_back } = access;
+        let Access { keys, limits, read_back, hashes } = access;
         let (builder, region) = match keys {
             Some(keys) => {
                 let region = config.region.clone().unwrap_or_else(|| DEFAULT_REGION.to_owned());
@@ -137,6 +142,7 @@ impl S3Store {
             region,
             limits,
             read_back: AtomicBool::new(read_back),
+            hashes: AtomicBool::new(hashes),
             seen: AtomicBool::new(false),
         }
     }
@@ -193,6 +199,25 @@ impl S3Store {
             Ok(()) => Ok(false),
             Err(error) if error.kind == Kind::Corrupt => Ok(self.size(key).await?.is_none()),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Whether an object comes in one request with its hash, and is refused with another's.
+    async fn refuses_wrong_hashes(&self, key: &str) -> Result<bool> {
+        let [right, wrong] = [&b"these bytes"[..], b"other bytes"].map(|bytes| Sha256::digest(bytes).into());
+        let mut attempts = [Ok(()), Ok(())];
+        for (attempt, sha256) in attempts.iter_mut().zip([wrong, right]) {
+            let mut body = &b"these bytes"[..];
+            *attempt = self.upload_whole(key, body.len() as u64, sha256, &mut body).await;
+            if attempt.as_ref().is_err_and(|error| !matches!(error.kind, Kind::Corrupt | Kind::Other)) {
+                break;
+            }
+        }
+        match attempts {
+            [Err(refused), _] | [_, Err(refused)] if !matches!(refused.kind, Kind::Corrupt | Kind::Other) => {
+                Err(refused)
+            }
+            [refused, accepted] => Ok(refused.is_err() && accepted.is_ok()),
         }
     }
 
@@ -413,14 +438,18 @@ impl S3Store {
         let sum = format!("{under}sum");
         let checksums = self.refuses_wrong_checksums(&sum).await?;
         self.read_back.store(!checksums, Ordering::Relaxed);
-        let found = probe(self, &under, checksums).await;
+        let hash = format!("{under}hash");
+        let hashes = self.refuses_wrong_hashes(&hash).await?;
+        self.hashes.store(hashes, Ordering::Relaxed);
+        let found = probe(self, &under, checksums, hashes).await;
         match found {
             Ok(mut found) => {
-                found.may_delete &= clean_up(self, &[&sum]).await?;
+                found.may_delete &= clean_up(self, &[&sum, &hash]).await?;
                 Ok(found)
             }
             Err(error) => {
-                let _ = clean_up(self, &[&sum, &format!("{under}once"), &format!("{under}race")]).await;
+                let _ =
+                    clean_up(self, &[&sum, &hash, &format!("{under}once"), &format!("{under}race")]).await;
                 Err(error)
             }
         }
@@ -443,6 +472,23 @@ impl Store for S3Store {
             self.place().await?;
             self.upload(key, size, sha256, body).await?;
             self.confirm(key, size, sha256).await
+        })
+    }
+
+    fn put_whole<'a>(
+        &'a self,
+        key: &'a str,
+        size: u64,
+        sha256: [u8; 32],
+        body: &'a mut (dyn Read + Send),
+    ) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async move {
+            if !WHOLE.contains(&size) || !self.hashes.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            self.place().await?;
+            self.upload_whole(key, size, sha256, body).await?;
+            self.confirm(key, size, sha256).await.map(|()| true)
         })
     }
 
