@@ -80,6 +80,8 @@ pub struct PodConfig {
     pub env: BTreeMap<String, String>,
     /// The engine's network.
     pub network: Option<String>,
+    /// Whether images can be built in the pod.
+    pub builds: bool,
     /// Memory limit in bytes; written as a number, or with a suffix `k`, `m`, `g`.
     #[serde(deserialize_with = "size")]
     pub memory: Option<i64>,
@@ -110,6 +112,7 @@ const PROJECT_KEYS: &[&str] = &[
     "pod.env",
     "pod.env.*",
     "pod.network",
+    "pod.builds",
     "pod.memory",
 ];
 

@@ -46,7 +46,11 @@ get_claude_code() {
 
 . /etc/os-release
 case $VERSION_CODENAME in noble) icu=libicu74 ;; *) icu=libicu76 ;; esac
-packages buildah cmake default-jdk-headless fuse-overlayfs "$icu" meson ninja-build php-cli podman ruby uidmap
+packages buildah cmake crun default-jdk-headless "$icu" libcap2-bin meson netavark ninja-build php-cli podman ruby uidmap
+# For `[pod] builds`: as set-id programs these write no map of ids without CAP_SYS_ADMIN, which a pod has not.
+chmod u-s /usr/bin/newuidmap /usr/bin/newgidmap
+setcap cap_setuid+ep /usr/bin/newuidmap
+setcap cap_setgid+ep /usr/bin/newgidmap
 packaged_tools <<'END'
 buildah buildah
 cmake cmake

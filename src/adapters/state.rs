@@ -171,6 +171,11 @@ impl PodDir {
         self.run().join("boot.json")
     }
 
+    /// The pod's seccomp profile, where it has one of its own and its engine reads a file.
+    pub fn seccomp(&self) -> PathBuf {
+        self.path.join("seccomp.json")
+    }
+
     /// The client's private key, in OpenSSH's format, 0600.
     pub fn client_key(&self) -> PathBuf {
         self.path.join("id_ed25519")

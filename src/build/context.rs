@@ -316,6 +316,20 @@ impl Sources {
     }
 }
 
+/// A context that is a Containerfile and nothing else.
+///
+/// # Errors
+/// None that is known.
+pub fn alone(containerfile: &str) -> Result<Bytes> {
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = header(EntryType::Regular, containerfile.len() as u64, 0o644);
+    let packed = archive.append_data(&mut header, "Containerfile", containerfile.as_bytes());
+    packed
+        .and_then(|()| archive.into_inner())
+        .map(Bytes::from)
+        .context(Kind::Failure, || "cannot pack the context")
+}
+
 /// The patterns of a `.dockerignore` (docs.docker.com, "Build context").
 struct Ignored {
     /// Whether what matches is an exception, and the pattern.

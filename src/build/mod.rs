@@ -21,10 +21,11 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
 use crate::adapters::certificates;
-use crate::adapters::engine::{self, CAPABILITIES, Engine, Helper, Image};
-use crate::catalog::{Catalog, Origin, Vertical};
+use crate::adapters::engine::{self, CAPABILITIES, Endpoint, Engine, Helper, Image};
+use crate::catalog::{Catalog, Origin, Reference, Vertical};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
+use crate::pod::builds;
 use crate::pod::spec::label;
 use crate::ui;
 pub use affected::affected;
@@ -52,13 +53,15 @@ const LAST_STEP: Duration = Duration::from_secs(1);
 
 /// How to build.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
+pub struct Options<'a> {
     /// Even if nothing changed, and every step of it.
     pub force: bool,
     /// On a root filesystem that is bootstrapped now.
     pub rootfs: bool,
     /// Without the tools that cannot be fetched.
     pub allow_missing: bool,
+    /// The repository of a registry in which what steps made is looked for, and kept.
+    pub cache: Option<&'a Reference>,
 }
 
 /// The image of a vertical: what is there, or pulled, or built, as `policy` and the registry have it.
@@ -71,7 +74,7 @@ pub async fn ensure(
     catalog: &Catalog,
     vertical: &Vertical,
     policy: PullPolicy,
-    options: Options,
+    options: Options<'_>,
 ) -> Result<Image> {
     let reference = vertical.reference();
     if vertical.is_local() && policy != PullPolicy::Never {
@@ -118,7 +121,7 @@ pub async fn plan<'a>(
     catalog: &'a Catalog,
     engine: &Engine,
     verticals: &[&'a Vertical],
-    options: Options,
+    options: Options<'_>,
 ) -> Result<Vec<Step<'a>>> {
     let mut existing = HashMap::new();
     for vertical in verticals {
@@ -149,7 +152,7 @@ pub async fn build(
     engine: &Engine,
     catalog: &Catalog,
     verticals: &[&Vertical],
-    options: Options,
+    options: Options<'_>,
 ) -> Result<HashMap<String, Vec<Finding>>> {
     let _lock =
         context.state()?.lock("build", || context.ui.status("another build is at work: waiting")).await?;
@@ -245,7 +248,7 @@ struct Builder<'a> {
     engine: &'a Engine,
     catalog: &'a Catalog,
     log: BuildLog,
-    options: Options,
+    options: Options<'a>,
     buildkit: bool,
 }
 
@@ -308,6 +311,15 @@ impl Builder<'_> {
             labels.insert(ALLOWED_LABEL.into(), "true".into());
         }
         let host_ca = if step.sources.wants_host_ca { certificates::of_host() } else { String::new() };
+        let who = match self.options.cache {
+            Some(cache) => pull::credentials(context, cache, !self.buildkit).await,
+            None => None,
+        };
+        let cache = self.options.cache.map(|cache| engine::Cache {
+            repository: cache,
+            name: &vertical.name,
+            credentials: who.as_ref(),
+        });
         let build = engine::Build {
             tag: &temporary,
             context: engine::BuildContext::Whole(step.sources.tar(agent, host_ca.as_bytes())?),
@@ -315,6 +327,7 @@ impl Builder<'_> {
             labels: &labels,
             fresh: step.reason == Reason::Forced,
             buildkit: self.buildkit,
+            cache,
         };
         let log = &mut self.log;
         let built = engine.build(build, |line| log.builder(line)).await;
@@ -334,6 +347,17 @@ impl Builder<'_> {
         if let Some(previous) = previous.filter(|previous| previous.id != image.id) {
             // A pod may still run on it: then it stays.
             let _ = engine.remove_nameless_image(&previous.id).await;
+        }
+        if let Some(cache) = cache.filter(|_| self.buildkit) {
+            // Podman has kept each step when it was done.
+            let (repository, name) = (cache.repository.repository(), &vertical.name);
+            let kept =
+                push::named(context, engine, &repository, &image, name, who.as_ref(), pull::SILENCE_TIMEOUT);
+            if let Err((error, failure)) = kept.await {
+                let hints = pull::hints(failure, cache.repository, false, false, who.is_some());
+                context.ui.warn(format!("what was built is not kept in the cache: {error}"));
+                hints.into_iter().for_each(|hint| context.ui.hint(hint));
+            }
         }
         let (size, seconds) = (ui::size(image.size), started.elapsed().as_secs());
         if !findings.is_empty() {
@@ -448,6 +472,9 @@ async fn verified(
         return Ok(Vec::new());
     }
     let _step = context.ui.step(format!("verifying `{}`", vertical.name));
+    if *engine.endpoint() == Endpoint::Unix(builds::SOCKET.into()) {
+        return verified_by_a_step(engine, vertical, image, said).await;
+    }
     let helper = Helper {
         image: image.to_owned(),
         user: Some(vertical.user.clone()),
@@ -470,6 +497,42 @@ async fn verified(
         0 => Ok(verify::findings(&vertical.tools, &output)),
         _ => Err(wrong(vertical, output.lines().next().unwrap_or("it says nothing of it"))),
     }
+}
+
+/// The same in a pod, whose engine builds and runs nothing: the image's user runs the script as a step of a build. There is a network.
+async fn verified_by_a_step(
+    engine: &Engine,
+    vertical: &Vertical,
+    image: &str,
+    mut said: impl FnMut(&str),
+) -> Result<Vec<Finding>> {
+    let script = format!("({}); printf 'ended\\t%s\\n' \"$?\"", verify::script(vertical));
+    let words = serde_json::to_string(&["/bin/sh", "-c", &script]).unwrap_or_default();
+    let file = format!("FROM {image}\nUSER {}\nRUN {words}\n", vertical.user);
+    let tag = format!("{TEMPORARY}:{}-{}-verified", vertical.name, std::process::id());
+    let build = engine::Build {
+        tag: &tag,
+        context: engine::BuildContext::Whole(context::alone(&file)?),
+        arguments: &HashMap::new(),
+        labels: &HashMap::new(),
+        fresh: true,
+        buildkit: false,
+        cache: None,
+    };
+    let mut lines = Vec::new();
+    let built = engine.build(build, |line| {
+        if let engine::BuilderLine::Text(line) = line {
+            lines.push(line.to_owned());
+        }
+    });
+    built.await?;
+    engine.remove_image(&tag, false).await?;
+    lines.iter().for_each(|line| said(line));
+    if lines.iter().any(|line| line == "ended\t0") {
+        return Ok(verify::findings(&vertical.tools, &lines.join("\n")));
+    }
+    let first = lines.iter().find(|line| line.starts_with('`'));
+    Err(wrong(vertical, first.map_or("it says nothing of it", |line| line)))
 }
 
 /// An error about the tools that do not work, if there are any.

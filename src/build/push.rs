@@ -51,7 +51,8 @@ pub async fn push(
                 let reference = Reference::parse(&format!("{}:{tag}", vertical.repository))?;
                 let who = credentials(context, &reference, traits.podman).await;
                 let limit = if traits.podman { STORING_TIMEOUT } else { SILENCE_TIMEOUT };
-                let named = named(context, engine, vertical, image, tag, who.as_ref(), limit).await;
+                let named =
+                    named(context, engine, &vertical.repository, image, tag, who.as_ref(), limit).await;
                 let digest = named.map_err(|(error, failure)| {
                     let hints = hints(failure, &reference, traits.podman, traits.rootless, who.is_some());
                     hints.into_iter().fold(error, Error::hint)
@@ -106,16 +107,15 @@ async fn pushable(engine: &Engine, vertical: &Vertical, allow_missing: bool) -> 
 }
 
 /// Pushes under one name, which the engine gives and takes away again where it had none of it.
-async fn named(
+pub(super) async fn named(
     context: &Context,
     engine: &Engine,
-    vertical: &Vertical,
+    repository: &str,
     image: &Image,
     tag: &str,
     who: Option<&Credentials>,
     limit: std::time::Duration,
 ) -> Result<String, (Error, Failure)> {
-    let repository = vertical.repository.as_str();
     let name = format!("{repository}:{tag}");
     let other = |error: Error| (error, Failure::Other);
     let before = engine.image(&name).await.map_err(other)?;

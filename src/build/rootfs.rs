@@ -274,6 +274,7 @@ pub async fn bootstrap(context: &Context, engine: &Engine, log: &mut BuildLog) -
         fresh: true,
         // Which would keep a second copy of it in its cache.
         buildkit: false,
+        cache: None,
     };
     engine
         .build(build, |line| log.builder(line))

@@ -57,6 +57,15 @@ impl Reference {
         Ok(Reference { registry: registry.to_owned(), path, tag, digest })
     }
 
+    /// Reads what has neither tag nor digest: `registry.example.com/team/cache`.
+    ///
+    /// # Errors
+    /// As [`Reference::parse`].
+    pub fn of_repository(text: &str) -> Result<Reference> {
+        Reference::parse(&format!("{text}:{DEFAULT_TAG}"))
+            .map_err(|error| error.hint("a repository is named without tag and digest"))
+    }
+
     /// Host, and port if there is one.
     pub fn registry(&self) -> &str {
         &self.registry

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use crate::build::{self, Options, ToolReport};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Reference};
 use crate::context::Context;
 use crate::error::Result;
 use crate::pod::workspace;
@@ -27,6 +27,9 @@ pub struct Args {
     /// Build even without tools that cannot be fetched here; the table of tools lists them.
     #[arg(long)]
     allow_missing: bool,
+    /// Look for what steps made in this repository, and keep it there: `registry.example.com/team/cache`.
+    #[arg(long, value_name = "REPOSITORY")]
+    cache: Option<String>,
     /// Say what would be built, and why.
     #[arg(long)]
     dry_run: bool,
@@ -65,7 +68,13 @@ impl Args {
         let catalog = Catalog::of(workspace::project().as_deref())?;
         let wanted = catalog.named(&self.verticals)?;
         let engine = context.engine()?;
-        let options = Options { force: self.force, rootfs: self.rootfs, allow_missing: self.allow_missing };
+        let cache = self.cache.as_deref().map(Reference::of_repository).transpose()?;
+        let options = Options {
+            force: self.force,
+            rootfs: self.rootfs,
+            allow_missing: self.allow_missing,
+            cache: cache.as_ref(),
+        };
         let mut images: Vec<ImageReport> = Vec::new();
         let steps = build::plan(&catalog, &engine, &wanted, options).await?;
         let mut findings = match self.dry_run || steps.is_empty() {

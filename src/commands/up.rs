@@ -19,7 +19,7 @@ use crate::link::Link;
 use crate::pod::name::pod_name;
 use crate::pod::ownership::OwnershipChoice;
 use crate::pod::spec::{Difference, Spec, Transport, differences, label};
-use crate::pod::{launch, vault, workspace};
+use crate::pod::{builds, launch, vault, workspace};
 
 /// Bring up this workspace's pod and enter it.
 ///
@@ -212,6 +212,12 @@ impl Args {
                     .hint("rename or remove that container; tazpod does not touch it"));
                 }
                 context.ui.status(format!("creating {} from {}", spec.name, spec.image));
+                if spec.builds {
+                    let granted = builds::GRANTED.join(", ");
+                    context.ui.status(format!(
+                        "images can be built in it: it may call {granted}, and AppArmor does not confine it"
+                    ));
+                }
                 let created = Created::default();
                 let (engine_to_clean, container, directory) = (engine.clone(), created.clone(), pod.clone());
                 let lock = lock.clone();
@@ -278,6 +284,13 @@ impl Args {
             ));
         }
         let same_kernel = launch::shares_kernel(plan.engine.endpoint(), &plan.info);
+        let mut env = config.pod.env.clone();
+        let mut services = plan.vertical.services.clone();
+        if config.pod.builds {
+            env.extend(builds::environment());
+            services.retain(|service| service.name != builds::service().name);
+            services.push(builds::service());
+        }
         let transport = launch::choose_transport(same_kernel, &plan.pod)?;
         Ok(Spec {
             name: plan.pod.name().to_owned(),
@@ -289,10 +302,11 @@ impl Args {
             agent: launch::choose_agent(image, same_kernel)?,
             transport,
             run: (transport == Transport::Socket).then(|| plan.pod.run()),
-            env: config.pod.env.clone(),
+            env,
             network: config.pod.network.clone(),
             memory: config.pod.memory,
-            services: plan.vertical.services.clone(),
+            builds: config.pod.builds,
+            services,
         })
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::TryStreamExt;
 use rustix::fs::statfs;
 
+use super::builds;
 use super::ownership::{self, Ids, Ownership, OwnershipChoice, Unsupported};
 use super::spec::{AgentSource, RUN, Spec, Transport, label};
 use super::users;
@@ -114,10 +115,21 @@ pub async fn create(
 ) -> Result<()> {
     pod.create(run_mode(spec))?;
     let sources = sources(spec, pod)?;
-    engine.create(spec, &sources, image, info.traits, created).await?;
+    let seccomp = spec.builds.then(|| seccomp(spec, info, pod)).transpose()?;
+    engine.create(spec, &sources, seccomp, image, info.traits, created).await?;
     let ours = image.labels.contains_key(label::AGENT_PATH);
     if !ours || matches!(spec.ownership, Ownership::HostIds(_)) {
         add_user(engine, spec).await?;
+    }
+    if spec.builds {
+        let user = spec.user();
+        let mut archive = Archive::new(Ids { uid: 0, gid: 0 });
+        for (path, text) in builds::files(user, info.traits.rootless) {
+            archive.file(path, 0o644, text.as_bytes())?;
+        }
+        archive.owner = user;
+        archive.directory(builds::STORAGE.trim_start_matches('/'), 0o700)?;
+        engine.upload(&spec.name, "/", archive.finish()?).await?;
     }
     if spec.agent == AgentSource::Upload {
         upload_agent(engine, &spec.name).await?;
@@ -132,6 +144,24 @@ fn sources(spec: &Spec, pod: &PodDir) -> Result<Vec<PathBuf>> {
         false => pod.link(&format!("share-{number}"), &share.source),
     });
     named.collect()
+}
+
+/// The profile of a pod that builds, as the engine is told of it: Podman reads a file of its own machine.
+fn seccomp(spec: &Spec, info: &EngineInfo, pod: &PodDir) -> Result<String> {
+    let profile = builds::profile();
+    if !info.traits.podman {
+        return Ok(profile);
+    }
+    if spec.transport == Transport::Exec {
+        return Err(Error::new(
+            Kind::Engine,
+            "Podman on another machine cannot be given the profile that `builds` needs",
+        )
+        .hint("Docker there can, and Podman on this machine"));
+    }
+    let path = pod.seccomp();
+    files::write_atomically(&path, profile.as_bytes(), 0o600)?;
+    Ok(path.to_string_lossy().into_owned())
 }
 
 /// Programs of the pod, under whatever id, must reach the socket; the directory above keeps others out.

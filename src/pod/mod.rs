@@ -1,5 +1,6 @@
 //! Pods: their names, their effective specification, what differs between two of them, and how they start.
 
+pub mod builds;
 pub mod launch;
 pub mod name;
 pub mod ownership;

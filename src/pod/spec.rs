@@ -126,6 +126,9 @@ pub struct Spec {
     pub network: Option<String>,
     /// Memory limit in bytes.
     pub memory: Option<i64>,
+    /// Whether images can be built in it: see [`super::builds`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub builds: bool,
     /// What the agent keeps running.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<Service>,
@@ -212,6 +215,7 @@ mod tests {
             env: BTreeMap::new(),
             network: None,
             memory: None,
+            builds: false,
             services: Vec::new(),
         }
     }

@@ -8,6 +8,7 @@
     clippy::print_stderr
 )]
 
+mod builds;
 mod catalog;
 mod errors;
 mod lifecycle;

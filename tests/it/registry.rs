@@ -1,18 +1,18 @@
 //! Images out of a private registry: one with a password and with a certificate of its own CA.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::errors::host_architecture;
 use crate::on_every_engine;
-use crate::rig::{Done, Engine, SmallPodman, TestImage, World, wait_for};
+use crate::rig::{Done, Engine, SmallPodman, TestImage, World, program, wait_for};
 use crate::terminal::Terminal;
 
 on_every_engine!(
@@ -25,6 +25,8 @@ on_every_engine!(
     an_interrupted_pull_leaves_nothing,
     progress_on_a_terminal,
     push_and_the_lock_file,
+    a_registry_that_ends_in_mid_push,
+    a_cache_in_a_registry,
 );
 
 const USER: &str = "me";
@@ -39,17 +41,18 @@ struct Registry {
     process: Child,
     gate: Gate,
     address: String,
+    /// Where it listens itself.
+    behind: String,
 }
 
 impl Registry {
     fn start() -> Registry {
-        let host = Engine::Docker.client_stdout(&[
-            "network",
-            "inspect",
-            "bridge",
-            "--format",
-            "{{(index .IPAM.Config 0).Gateway}}",
-        ]);
+        let gateway = ["network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"];
+        Registry::start_at(&Engine::Docker.client_stdout(&gateway))
+    }
+
+    /// On a loopback address it speaks without TLS, as engines expect there.
+    fn start_at(host: &str) -> Registry {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let at = |name: &str| directory.path().join(name);
@@ -71,36 +74,49 @@ impl Registry {
             .unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         fs::write(at("htpasswd"), HTPASSWD).unwrap();
-        let behind = TcpListener::bind((host.as_str(), 0)).unwrap().local_addr().unwrap().to_string();
+        let behind = TcpListener::bind((host, 0)).unwrap().local_addr().unwrap().to_string();
         let path = |name: &str| serde_json::json!(at(name)).to_string();
+        let tls = match host.starts_with("127.") {
+            true => String::new(),
+            false => format!(", tls: {{certificate: {}, key: {}}}", path("cert.pem"), path("key.pem")),
+        };
         let config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
-             http: {{addr: '{behind}', tls: {{certificate: {}, key: {}}}}}\n\
+             http: {{addr: '{behind}'{tls}}}\n\
              auth: {{htpasswd: {{realm: test, path: {}}}}}\n",
             path("data"),
-            path("cert.pem"),
-            path("key.pem"),
             path("htpasswd"),
         );
         fs::write(at("config.yml"), config).unwrap();
+        let process = Registry::serve(directory.path(), &behind);
+        let gate = Gate::before(host, behind.clone());
+        Registry { directory, process, address: gate.address.clone(), gate, behind }
+    }
+
+    /// Starts it, again where it was ended.
+    fn serve(directory: &Path, behind: &str) -> Child {
         // Where `scripts/test` puts it, unless the machine has one.
         let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/usr/bin/docker-registry");
+        let log = directory.join("log");
         let process =
             Command::new(if unpacked.exists() { unpacked.as_path() } else { Path::new("docker-registry") })
                 .arg("serve")
-                .arg(at("config.yml"))
+                .arg(directory.join("config.yml"))
                 .stdout(Stdio::null())
-                .stderr(fs::File::create(at("log")).unwrap())
+                .stderr(fs::File::create(&log).unwrap())
                 .spawn()
                 .unwrap();
-        let log = at("log");
         wait_for(
             "the registry",
             || eprintln!("{}", fs::read_to_string(log).unwrap_or_default()),
-            || TcpStream::connect(&behind).is_ok(),
+            || TcpStream::connect(behind).is_ok(),
         );
-        let gate = Gate::before(&host, behind);
-        Registry { directory, process, address: gate.address.clone(), gate }
+        process
+    }
+
+    fn end(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
     }
 
     /// Puts an image with `size` bytes that nothing compresses into the registry, by Docker's own client, and returns
@@ -419,13 +435,121 @@ fn push_and_the_lock_file(engine: Engine) {
     give(&files(b"third"), "small");
     engine.client(&["rmi", &reference("other", "stable")]);
     world.run(&["push", "small", "other"]).failure(5, "hint: build it: `tazpod build other`");
-    registry.process.kill().unwrap();
-    registry.process.wait().unwrap();
+    registry.end();
     world.run(&["push", "small"]).failure(5, &format!("cannot push `{}`", reference("small", "latest")));
     assert!(!has(engine, &reference("small", "latest")));
     for name in ["small", "other"] {
         engine.client(&["rmi", &reference(name, "stable")]);
     }
+}
+
+fn a_registry_that_ends_in_mid_push(engine: Engine) {
+    let mut registry = Registry::start();
+    let _trust = registry.trust();
+    let busybox = fs::read("/usr/bin/busybox").or_else(|_| fs::read("/bin/busybox")).unwrap();
+    let world = World::new(engine);
+    log_in(&world, &registry);
+    let at = registry.reference("team");
+    let mut catalog = format!("registry = '{at}'\ntag = 'stable'\n");
+    for name in ["small", "other"] {
+        catalog
+            .push_str(&format!("[[vertical]]\nname = '{name}'\nsummary = ''\nuser = 'root'\nhome = '/'\n"));
+    }
+    world.write(".tazpod/catalog.toml", &catalog);
+    let stable = |name: &str| format!("{at}/tazpod-{name}:stable");
+    let id = |name: &str| engine.client_stdout(&["inspect", "--format", "{{.Id}}", &stable(name)]);
+    let give = |what: &'static [u8]| {
+        let files = [("bin/sh", &busybox[..]), ("etc/passwd", b"root:x:0:0::/:/bin/sh\n"), ("what", what)];
+        let image = TestImage::load(engine, host_architecture(), &files);
+        for name in ["small", "other"] {
+            engine.client_stdout(&["tag", &image.name, &stable(name)]);
+        }
+        image
+    };
+    let _first = give(b"first");
+    world.run(&["push", "small", "other"]).success();
+    let before = ["small", "other"].map(id);
+
+    // It ends when the first image has arrived, by the first of its names.
+    let _second = give(b"second");
+    let mut command = world.command(&program().to_string_lossy(), &["push", "small", "other"]);
+    let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let arrived = lines.find(|line| line.starts_with("pushed `")).unwrap();
+    registry.end();
+    let rest = lines.collect::<Vec<_>>().join("\n");
+    assert!(arrived.contains("small:latest"), "{arrived}");
+    assert!(rest.contains("cannot push `") && !rest.contains("pushed `"), "{rest}");
+    assert_eq!(child.wait().unwrap().code(), Some(5), "{rest}");
+    assert!(["small", "other"].iter().all(|name| !has(engine, &stable(name).replace("stable", "latest"))));
+
+    // The names that others pull lead to what they led to.
+    registry.process = Registry::serve(registry.directory.path(), &registry.behind);
+    for name in ["small", "other"] {
+        engine.client_stdout(&["rmi", &stable(name)]);
+    }
+    world.run(&["pull", "small", "other"]).success();
+    assert_eq!(["small", "other"].map(id), before);
+    for name in ["small", "other"] {
+        engine.client(&["rmi", &stable(name)]);
+    }
+}
+
+fn a_cache_in_a_registry(engine: Engine) {
+    let mut registry = match engine {
+        // Its BuildKit has read the certificates of registries when it started.
+        Engine::Docker => Registry::start_at("127.0.0.1"),
+        Engine::Podman | Engine::Rootless => Registry::start(),
+    };
+    let _trust = registry.trust();
+    let cache = registry.reference("team/cache");
+    // Each time another image from the first step on, so that no engine knows it: Podman would take that one from its own.
+    let chance = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos().to_string();
+    let vertical = format!("cached-{chance}");
+    let name = &format!("localhost/tazpod-{vertical}:latest");
+    let world = |engine: Engine| {
+        let world = World::new(engine);
+        log_in(&world, &registry);
+        world.write(
+            ".tazpod/catalog.toml",
+            &format!("[[vertical]]\nname = '{vertical}'\nsummary = ''\nuser = 'root'\nhome = '/'\n"),
+        );
+        let file = "FROM scratch\nCOPY sh chance /bin/\nRUN [\"/bin/sh\", \"-c\", \"read token </proc/sys/kernel/random/uuid; echo $token >/token\"]\n";
+        world.write(&format!(".tazpod/{vertical}/Containerfile"), file);
+        world.write(&format!(".tazpod/{vertical}/chance"), &chance);
+        fs::copy("/usr/bin/busybox", world.workspace.join(format!(".tazpod/{vertical}/sh"))).unwrap();
+        world
+    };
+    let built = |world: &World| {
+        world.run(&["build", &vertical, "--cache", &cache]).success();
+        let words =
+            ["run", "--rm", "--network=none", name, "/bin/sh", "-c", "read token </token; echo $token"];
+        world.engine.client_stdout(&words)
+    };
+    let here = world(engine);
+    here.run(&["build", &vertical, "--cache", &format!("{cache}:tag")]).failure(5, "without tag and digest");
+    let token = built(&here);
+    assert_eq!(token.len(), 36, "{token}");
+    // Another engine, or one that has forgotten.
+    let there = world(match engine {
+        Engine::Docker => Engine::Docker,
+        Engine::Podman => Engine::Rootless,
+        Engine::Rootless => Engine::Podman,
+    });
+    if engine == Engine::Docker {
+        engine.client_stdout(&["rmi", name]);
+        engine.client_stdout(&["builder", "prune", "--all", "--force"]);
+    }
+    assert_eq!(built(&there), token);
+    // Without its cache an image is as good; of Podman each step is kept, or it fails.
+    registry.end();
+    if engine == Engine::Docker {
+        let said = there.run(&["build", &vertical, "--force", "--cache", &cache]).success().stderr;
+        assert!(said.contains("what was built is not kept in the cache"), "{said}");
+    } else {
+        here.engine.client(&["rmi", name]);
+    }
+    there.engine.client(&["rmi", name]);
 }
 
 fn policies(engine: Engine) {

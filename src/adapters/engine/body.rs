@@ -7,6 +7,7 @@ use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType};
 
 use super::Image;
 use crate::env;
+use crate::pod::builds;
 use crate::pod::ownership::{EngineTraits, Ownership};
 use crate::pod::spec::{AGENT_MOUNT, AgentSource, RUN, Spec, Transport, VAULT_MEMORY, label};
 
@@ -43,10 +44,12 @@ pub fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
     }
 }
 
-/// The request that creates a pod's container; `sources` are the shares' as the engine is told of them.
+/// The request that creates a pod's container; `sources` are the shares', and `seccomp` another profile than the engine's, as the engine is
+/// told of them.
 pub fn container(
     spec: &Spec,
     sources: &[PathBuf],
+    seccomp: Option<String>,
     image: &Image,
     traits: EngineTraits,
 ) -> ContainerCreateBody {
@@ -76,12 +79,17 @@ pub fn container(
         labels: Some(labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
         stop_signal: Some("SIGTERM".into()),
         stop_timeout: Some(STOP_GRACE_SECONDS),
-        host_config: Some(host_config(spec, sources, traits)),
+        host_config: Some(host_config(spec, sources, seccomp, traits)),
         ..Default::default()
     }
 }
 
-fn host_config(spec: &Spec, sources: &[PathBuf], traits: EngineTraits) -> HostConfig {
+fn host_config(
+    spec: &Spec,
+    sources: &[PathBuf],
+    seccomp: Option<String>,
+    traits: EngineTraits,
+) -> HostConfig {
     let mut mounts = Vec::new();
     let mut tmpfs = HashMap::new();
     let user = spec.user();
@@ -114,13 +122,23 @@ fn host_config(spec: &Spec, sources: &[PathBuf], traits: EngineTraits) -> HostCo
     if let (Transport::Socket, Some(run)) = (spec.transport, &spec.run) {
         mounts.push(bind(run, RUN, false));
     }
+    // SELinux: the workspace keeps its labels, which a `:Z` would rewrite.
+    let mut security = vec!["label=disable".to_owned()];
+    if let Some(profile) = seccomp {
+        security.push(format!("seccomp={profile}"));
+        // The engines' own for containers forbids mounts.
+        security.push("apparmor=unconfined".to_owned());
+    }
+    if spec.builds {
+        let volume = Some(MountType::VOLUME);
+        mounts.push(Mount { typ: volume, target: Some(builds::STORAGE.into()), ..Default::default() });
+    }
     HostConfig {
         mounts: Some(mounts),
         tmpfs: Some(tmpfs),
         cap_drop: Some(vec!["ALL".into()]),
         cap_add: Some(CAPABILITIES.iter().map(|&name| name.to_owned()).collect()),
-        // SELinux: the workspace keeps its labels, which a `:Z` would rewrite.
-        security_opt: Some(vec!["label=disable".into()]),
+        security_opt: Some(security),
         userns_mode: (spec.ownership == Ownership::KeepId && traits.podman)
             .then(|| "keep-id:uid=1000,gid=1000".to_owned()),
         network_mode: spec.network.clone(),

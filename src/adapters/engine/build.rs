@@ -11,7 +11,9 @@ use bollard::query_parameters as query;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 
-use super::Engine;
+use super::{Engine, docker_credentials, in_url_alphabet};
+use crate::adapters::registry::Credentials;
+use crate::catalog::Reference;
 use crate::error::{Error, Kind, Result};
 
 /// How long a build's context may take to get to the engine.
@@ -31,6 +33,20 @@ pub struct Build<'a> {
     pub fresh: bool,
     /// Whether the engine's builder is BuildKit: Docker's, not Podman's.
     pub buildkit: bool,
+    /// Where what steps made is looked for.
+    pub cache: Option<Cache<'a>>,
+}
+
+/// A repository that has what steps made. Podman looks there for each step, and keeps it there; BuildKit takes what an image notes of its own
+/// steps, and notes it in what it builds: that is for the caller to push, under `name`.
+#[derive(Clone, Copy)]
+pub struct Cache<'a> {
+    /// The repository, without a tag.
+    pub repository: &'a Reference,
+    /// The tag for BuildKit.
+    pub name: &'a str,
+    /// For the registry.
+    pub credentials: Option<&'a Credentials>,
 }
 
 /// A build's context.
@@ -60,26 +76,52 @@ impl Engine {
     /// # Errors
     /// [`Kind::Image`] with the builder's reason.
     pub async fn build(&self, build: Build<'_>, mut progress: impl FnMut(BuilderLine<'_>)) -> Result<()> {
-        let Build { tag, context, arguments, labels, fresh, buildkit } = build;
+        let Build { tag, context, arguments, labels, fresh, buildkit, cache } = build;
+        let mut arguments = arguments.clone();
         let mut options = query::BuildImageOptionsBuilder::default()
             .dockerfile("Containerfile")
             .t(tag)
             .rm(true)
             .forcerm(true)
             .nocache(fresh)
-            .buildargs(arguments)
             .labels(labels);
         if buildkit {
-            // One session a build.
-            options = options.version(query::BuilderVersion::BuilderBuildKit).session(tag);
+            // One session a build. Of a name with a colon the builder would look for what comes after it.
+            let session = tag.replace(['/', ':'], "-");
+            options = options.version(query::BuilderVersion::BuilderBuildKit).session(&session);
         }
+        let mut parameters = String::new();
+        let mut who = None;
+        if let Some(Cache { repository, name, credentials }) = cache {
+            let mut place = repository.repository();
+            if buildkit {
+                place = format!("{place}:{name}");
+            }
+            if buildkit {
+                options = options.cachefrom(&vec![place]);
+                arguments.insert("BUILDKIT_INLINE_CACHE".to_owned(), "1".to_owned());
+            } else {
+                // Which the client does not know, or says otherwise; a reference has nothing that a URL would take for its own.
+                parameters = format!("&layers=true&cachefrom={place}&cacheto={place}");
+            }
+            who = credentials
+                .map(|who| HashMap::from([(repository.registry().to_owned(), docker_credentials(who))]));
+        }
+        let options = options.buildargs(&arguments);
         let body = match context {
             BuildContext::Whole(bytes) => bollard::body_full(bytes),
             BuildContext::Stream(stream) => bollard::body_stream(stream),
         };
         // The answer begins when the whole context is there.
         let docker = self.docker.clone().with_timeout(UPLOAD_TIMEOUT);
-        let mut stream = docker.build_image(options.build(), None, Some(body));
+        let docker = docker.with_request_modifier(move |mut request| {
+            let with = format!("{}{parameters}", request.uri());
+            if let (false, Ok(uri)) = (parameters.is_empty(), with.parse()) {
+                *request.uri_mut() = uri;
+            }
+            in_url_alphabet(request)
+        });
+        let mut stream = docker.build_image(options.build(), who, Some(body));
         let mut vertices = Vertices::default();
         while let Some(event) = stream.next().await {
             let event = event.map_err(|source| match source {

@@ -31,7 +31,7 @@ use crate::error::{Error, Kind, Result};
 use crate::pod::ownership::EngineTraits;
 use crate::pod::spec::{Spec, label};
 pub use body::{CAPABILITIES, can_spell};
-pub use build::{Build, BuildContext, BuilderLine};
+pub use build::{Build, BuildContext, BuilderLine, Cache};
 pub use endpoint::Endpoint;
 
 /// How long one request may take; streams have no limit as a whole.
@@ -444,7 +444,7 @@ impl Engine {
         }
     }
 
-    /// Creates the pod's container. The engine is told of `sources` instead of the shares' own.
+    /// Creates the pod's container. The engine is told of `sources` instead of the shares' own, and of a seccomp profile instead of its own.
     ///
     /// # Errors
     /// Where the engine refuses.
@@ -452,11 +452,12 @@ impl Engine {
         &self,
         spec: &Spec,
         sources: &[PathBuf],
+        seccomp: Option<String>,
         image: &Image,
         traits: EngineTraits,
         created: &Created,
     ) -> Result<()> {
-        let body = body::container(spec, sources, image, traits);
+        let body = body::container(spec, sources, seccomp, image, traits);
         self.create_known(Some(&spec.name), body, created)
             .await
             .map_err(|source| self.failed(format!("cannot create `{}`", spec.name), source))
@@ -685,13 +686,15 @@ fn refused(doing: &str, reason: &str) -> (Error, String) {
     (Error::new(Kind::Image, format!("{doing}: {reason}")), reason)
 }
 
-/// Engines take the header of credentials in base64url and the client writes base64: those with `+` or `/` would count
+/// Engines take the headers of credentials in base64url and the client writes base64: those with `+` or `/` would count
 /// as none.
 fn in_url_alphabet(mut request: BollardRequest) -> BollardRequest {
-    if let Some(value) = request.headers_mut().get_mut("X-Registry-Auth") {
-        let text = String::from_utf8_lossy(value.as_bytes()).replace('+', "-").replace('/', "_");
-        if let Ok(changed) = text.parse() {
-            *value = changed;
+    for name in ["X-Registry-Auth", "X-Registry-Config"] {
+        if let Some(value) = request.headers_mut().get_mut(name) {
+            let text = String::from_utf8_lossy(value.as_bytes()).replace('+', "-").replace('/', "_");
+            if let Ok(changed) = text.parse() {
+                *value = changed;
+            }
         }
     }
     request
