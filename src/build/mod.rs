@@ -7,6 +7,7 @@ mod mirror;
 mod plan;
 mod pull;
 mod push;
+mod remote;
 mod rootfs;
 mod sif;
 mod verify;
@@ -35,6 +36,7 @@ use plan::{ALLOWED_LABEL, CONTEXT_LABEL, Existing, PARENT_LABEL, Wanted};
 pub use plan::{Reason, Step};
 pub use pull::{PullPolicy, ensure_reference};
 pub use push::{Pushed, push};
+pub use remote::in_registry;
 pub use sif::convert;
 pub use verify::{Finding, State, ToolReport};
 

@@ -371,7 +371,7 @@ fn push_and_the_lock_file(engine: Engine) {
     let world = World::new(engine);
     let at = registry.reference("team");
     let mut catalog = format!("registry = '{at}'\ntag = 'stable'\n");
-    for name in ["small", "other"] {
+    for name in ["small", "other", "absent"] {
         catalog
             .push_str(&format!("[[vertical]]\nname = '{name}'\nsummary = ''\nuser = 'root'\nhome = '/'\n"));
     }
@@ -425,6 +425,18 @@ fn push_and_the_lock_file(engine: Engine) {
 
     world.run(&["pull", "small", "--locked"]).success();
     assert!(has(engine, &locked) && !has(engine, &reference("small", "stable")));
+    let states = || {
+        let report = world.run(&["images", "--remote", "--json"]).success().json();
+        let state = |name: &str| {
+            let images = report["images"].as_array().unwrap();
+            images.iter().find(|image| image["vertical"] == name).unwrap()["state"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        };
+        ["small", "other", "absent"].map(state)
+    };
+    assert_eq!(states(), ["remote", "local", "missing"]);
     world.run(&["pull", "small", "other", "small"]).success();
     assert!(has(engine, &reference("small", "stable")));
     for name in [&reference("small", "stable"), &locked] {
@@ -438,6 +450,7 @@ fn push_and_the_lock_file(engine: Engine) {
     registry.end();
     world.run(&["push", "small"]).failure(5, &format!("cannot push `{}`", reference("small", "latest")));
     assert!(!has(engine, &reference("small", "latest")));
+    assert_eq!(states(), ["local", "unknown", "unknown"]);
     for name in ["small", "other"] {
         engine.client(&["rmi", &reference(name, "stable")]);
     }
@@ -514,8 +527,10 @@ fn a_cache_in_a_registry(engine: Engine) {
             ".tazpod/catalog.toml",
             &format!("[[vertical]]\nname = '{vertical}'\nsummary = ''\nuser = 'root'\nhome = '/'\n"),
         );
-        let file = "FROM scratch\nCOPY sh chance /bin/\nRUN [\"/bin/sh\", \"-c\", \"read token </proc/sys/kernel/random/uuid; echo $token >/token\"]\n";
-        world.write(&format!(".tazpod/{vertical}/Containerfile"), file);
+        let file = format!(
+            "FROM scratch\nCOPY sh chance /bin/\nRUN [\"/bin/sh\", \"-c\", \": {chance}; read token </proc/sys/kernel/random/uuid; echo $token >/token\"]\n"
+        );
+        world.write(&format!(".tazpod/{vertical}/Containerfile"), &file);
         world.write(&format!(".tazpod/{vertical}/chance"), &chance);
         fs::copy("/usr/bin/busybox", world.workspace.join(format!(".tazpod/{vertical}/sh"))).unwrap();
         world
@@ -538,7 +553,11 @@ fn a_cache_in_a_registry(engine: Engine) {
     });
     if engine == Engine::Docker {
         engine.client_stdout(&["rmi", name]);
-        engine.client_stdout(&["builder", "prune", "--all", "--force"]);
+        let steps = engine.client_stdout(&["system", "df", "--verbose", "--format", "{{json .BuildCache}}"]);
+        let steps: serde_json::Value = serde_json::from_str(&steps).unwrap();
+        let ours = |step: &&serde_json::Value| step["Description"].as_str().unwrap().contains(&chance);
+        let ran = steps.as_array().unwrap().iter().find(ours).unwrap()["ID"].as_str().unwrap();
+        engine.client_stdout(&["builder", "prune", "--all", "--force", "--filter", &format!("id={ran}")]);
     }
     assert_eq!(built(&there), token);
     // Without its cache an image is as good; of Podman each step is kept, or it fails.

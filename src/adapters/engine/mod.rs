@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 // The one home of the engine's client.
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE;
 use bollard::BollardRequest;
 #[allow(clippy::disallowed_types)]
 use bollard::Docker;
@@ -27,12 +29,16 @@ use tokio::io::AsyncWrite;
 use tokio::sync::Mutex;
 
 use super::registry::Credentials;
+use crate::catalog::Reference;
 use crate::error::{Error, Kind, Result};
 use crate::pod::ownership::EngineTraits;
 use crate::pod::spec::{Spec, label};
 pub use body::{CAPABILITIES, can_spell};
 pub use build::{Build, BuildContext, BuilderLine, Cache};
 pub use endpoint::Endpoint;
+
+/// The most tags of a repository that are looked through.
+const TAGS: usize = 10_000;
 
 /// How long one request may take; streams have no limit as a whole.
 const REQUEST_TIMEOUT_SECONDS: u64 = 120;
@@ -393,6 +399,44 @@ impl Engine {
             digest = words.map(str::to_owned).or(digest);
         }
         digest.ok_or_else(|| refused(&doing, "the engine does not say what it pushed"))
+    }
+
+    /// Whether the registry of an image has it under its tag, by what the engine hears from there.
+    ///
+    /// # Errors
+    /// As [`Engine::pull`].
+    pub async fn is_in_registry(
+        &self,
+        reference: &Reference,
+        who: Option<&Credentials>,
+        podman: bool,
+    ) -> std::result::Result<bool, (Error, String)> {
+        let doing = format!("cannot ask for `{reference}`");
+        let who = who.map(docker_credentials);
+        // Podman asks registries for tags alone, and knows there only this kind of credentials.
+        let (path, name, value) = match podman {
+            true => (
+                format!("/images/search?term={}&listTags=true&limit={TAGS}", reference.repository()),
+                "X-Registry-Config",
+                who.map(|who| serde_json::to_vec(&HashMap::from([(reference.registry(), who)]))),
+            ),
+            false => (
+                format!("/distribution/{reference}/json"),
+                "X-Registry-Auth",
+                who.map(|who| serde_json::to_vec(&who)),
+            ),
+        };
+        let value = value.map(|json| URL_SAFE.encode(json.unwrap_or_default()));
+        let header = value.as_deref().map(|value| (name, value));
+        let (status, answer) =
+            raw::ask(&self.endpoint, &path, header).await.map_err(|error| (error, String::new()))?;
+        if !status.is_success() {
+            let message = answer.get("message").and_then(|message| message.as_str());
+            return Err(refused(&doing, message.unwrap_or("the engine does not say why")));
+        }
+        let tags = answer.as_array().map(Vec::as_slice).unwrap_or_default();
+        Ok(!podman
+            || tags.iter().any(|found| found.get("Tag").and_then(|tag| tag.as_str()) == reference.tag()))
     }
 
     fn transfer_failed(&self, doing: &str, source: ApiError) -> (Error, String) {

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::Request;
 use hyper::client::conn::http1;
+use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::Value;
@@ -44,13 +44,29 @@ pub struct Container {
 /// GETs a path.
 ///
 /// # Errors
-/// [`Kind::Engine`] where the engine does not answer with JSON in time.
+/// [`Kind::Engine`] where the engine does not answer with JSON in time, or with another status than 2xx.
 pub async fn get(endpoint: &Endpoint, path: &str) -> Result<Value> {
+    match ask(endpoint, path, None).await? {
+        (status, value) if status.is_success() => Ok(value),
+        (status, _) => Err(unreachable_engine(endpoint).with_source(format!("`{path}` answered {status}"))),
+    }
+}
+
+/// GETs a path, with one more header if there is one; what the engine answers, and its status.
+///
+/// # Errors
+/// [`Kind::Engine`] where the engine does not answer with JSON in time.
+pub async fn ask(
+    endpoint: &Endpoint,
+    path: &str,
+    header: Option<(&str, &str)>,
+) -> Result<(StatusCode, Value)> {
     let answer = async {
         match endpoint {
-            Endpoint::Unix(socket) => request(UnixStream::connect(socket).await?, path).await,
+            Endpoint::Unix(socket) => request(UnixStream::connect(socket).await?, path, header).await,
             Endpoint::Http(address) => {
-                request(TcpStream::connect(address.trim_start_matches("http://")).await?, path).await
+                let stream = TcpStream::connect(address.trim_start_matches("http://")).await?;
+                request(stream, path, header).await
             }
         }
     };
@@ -73,14 +89,19 @@ pub async fn get(endpoint: &Endpoint, path: &str) -> Result<Value> {
 async fn request(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     path: &str,
-) -> Result<Value, BoxError> {
+    header: Option<(&str, &str)>,
+) -> Result<(StatusCode, Value), BoxError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    let request = Request::get(path).header("Host", "engine").body(Empty::<bytes::Bytes>::new())?;
-    let response = sender.send_request(request).await?;
-    if !response.status().is_success() {
-        return Err(format!("`{path}` answered {}", response.status()).into());
+    let mut request = Request::get(path).header("Host", "engine");
+    if let Some((name, value)) = header {
+        request = request.header(name, value);
     }
+    let response = sender.send_request(request.body(Empty::<bytes::Bytes>::new())?).await?;
+    let status = response.status();
     let body = Limited::new(response.into_body(), LIMIT).collect().await?.to_bytes();
-    Ok(serde_json::from_slice(&body)?)
+    match serde_json::from_slice(&body) {
+        Err(_) if !status.is_success() => Ok((status, Value::Null)),
+        value => Ok((status, value?)),
+    }
 }

@@ -2,6 +2,8 @@ mod affected;
 mod drawing;
 mod verify;
 
+use std::collections::BTreeMap;
+
 use futures_util::future::join_all;
 use serde::Serialize;
 
@@ -22,6 +24,9 @@ pub struct Args {
     /// How to show it.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+    /// Ask the registries for what the engine does not have.
+    #[arg(long)]
+    remote: bool,
     /// Report as JSON: `--format json`.
     #[arg(long, conflicts_with = "format")]
     json: bool,
@@ -60,7 +65,7 @@ struct ImageReport {
     summary: String,
     /// `built` or `foreign`.
     origin: &'static str,
-    /// `local`, `outdated`, `missing` or `unknown`.
+    /// `local`, `outdated`, `remote`, `missing` or `unknown`.
     state: &'static str,
     /// Why it is outdated.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,6 +82,8 @@ enum State {
     Local(Image),
     /// A build would make another, for this reason.
     Outdated(Image, Reason),
+    /// The registry has it.
+    Remote,
     Missing,
     Unknown,
 }
@@ -95,7 +102,10 @@ impl Args {
             Format::Dot => return context.ui.data(drawing::dot(&catalog)),
             Format::Tree | Format::Json => {}
         }
-        let states = states(context, &catalog).await;
+        let mut states = states(context, &catalog).await;
+        if self.remote {
+            find_remote(context, &catalog, &mut states).await?;
+        }
         let with_state = |vertical: &Vertical| {
             let index = catalog.verticals().iter().position(|other| other == vertical);
             index.and_then(|index| states.get(index)).cloned().unwrap_or(State::Unknown)
@@ -112,6 +122,7 @@ impl Args {
                     let (state, size) = match with_state(vertical) {
                         State::Local(image) => ("local", ui::size(image.size)),
                         State::Outdated(image, _) => ("outdated", ui::size(image.size)),
+                        State::Remote => ("remote", String::new()),
                         State::Missing => ("missing", String::new()),
                         State::Unknown => ("unknown", String::new()),
                     };
@@ -177,6 +188,39 @@ async fn find_outdated(catalog: &Catalog, engine: &Engine, known: &mut [State]) 
     Ok(())
 }
 
+/// Of those that the engine does not have, those that their registries have.
+async fn find_remote(context: &Context, catalog: &Catalog, known: &mut [State]) -> Result<()> {
+    let engine = context.engine()?;
+    let info = engine.info().await?;
+    let mut registries: BTreeMap<String, Vec<(usize, &Vertical)>> = BTreeMap::new();
+    for (at, (vertical, state)) in catalog.verticals().iter().zip(&*known).enumerate() {
+        if matches!(state, State::Missing) && !vertical.is_local() {
+            let registry = vertical.repository.split('/').next().unwrap_or_default();
+            registries.entry(registry.to_owned()).or_default().push((at, vertical));
+        }
+    }
+    let _step = context.ui.step("asking the registries");
+    let asked = registries.into_values().map(|missing| {
+        let engine = &engine;
+        let info = &info;
+        async move {
+            let verticals: Vec<&Vertical> = missing.iter().map(|(_, vertical)| *vertical).collect();
+            let found = build::in_registry(context, engine, info, &verticals).await;
+            missing.into_iter().map(|(at, _)| at).zip(found).collect::<Vec<_>>()
+        }
+    });
+    for (at, found) in join_all(asked).await.into_iter().flatten() {
+        if let Some(state) = known.get_mut(at) {
+            *state = match found {
+                Some(true) => State::Remote,
+                Some(false) => State::Missing,
+                None => State::Unknown,
+            };
+        }
+    }
+    Ok(())
+}
+
 async fn state(engine: &Engine, vertical: &Vertical) -> Result<State> {
     Ok(engine.image(&vertical.reference()).await?.map_or(State::Missing, State::Local))
 }
@@ -185,6 +229,7 @@ fn report(vertical: &Vertical, state: State) -> ImageReport {
     let (name, image, reason) = match state {
         State::Local(image) => ("local", Some(image), None),
         State::Outdated(image, reason) => ("outdated", Some(image), Some(reason.describe())),
+        State::Remote => ("remote", None, None),
         State::Missing => ("missing", None, None),
         State::Unknown => ("unknown", None, None),
     };
