@@ -21,8 +21,8 @@ const CONFIGURATION: &str = "/etc/tazpod/storage.conf";
 /// Not needed, and not granted: pivot_root, umount, sethostname, and the newer calls to mount (fsopen and those about it).
 pub const GRANTED: &[&str] = &["chroot", "clone", "clone3", "mount", "setns", "umount2", "unshare"];
 
-/// System calls that both Docker's and Podman's own profiles allow a process without capabilities (Docker 20.10 to 28, containers-common
-/// 0.50), without those that make a namespace.
+/// System calls that Docker's and Podman's own profiles allow a process without capabilities, without those that make a namespace, and
+/// without the few of which one of them thinks otherwise (moby's default.json, containers-common 0.50).
 const ORDINARY: &str = "
 _llseek _newselect accept accept4 access adjtimex alarm arch_prctl arm_fadvise64_64 arm_sync_file_range bind breakpoint brk cacheflush
 cachestat capget capset chdir chmod chown chown32 clock_adjtime clock_adjtime64 clock_getres clock_getres_time64 clock_gettime
@@ -33,14 +33,14 @@ fdatasync fgetxattr flistxattr flock fork fremovexattr fsetxattr fstat fstat64 f
 futex futex_requeue futex_time64 futex_wait futex_waitv futex_wake futimesat get_robust_list get_thread_area getcpu getcwd getdents
 getdents64 getegid getegid32 geteuid geteuid32 getgid getgid32 getgroups getgroups32 getitimer getpeername getpgid getpgrp getpid getppid
 getpriority getrandom getresgid getresgid32 getresuid getresuid32 getrlimit getrusage getsid getsockname getsockopt gettid gettimeofday
-getuid getuid32 getxattr inotify_add_watch inotify_init inotify_init1 inotify_rm_watch io_cancel io_destroy io_getevents io_pgetevents
-io_pgetevents_time64 io_setup io_submit ioctl ioprio_get ioprio_set ipc kill landlock_add_rule landlock_create_ruleset
+getuid getuid32 getxattr inotify_add_watch inotify_init inotify_init1 inotify_rm_watch io_cancel io_destroy io_getevents 
+io_setup io_submit ioctl ioprio_get ioprio_set ipc kill landlock_add_rule landlock_create_ruleset
 landlock_restrict_self lchown lchown32 lgetxattr link linkat listen listxattr llistxattr lremovexattr lseek lsetxattr lstat lstat64 madvise
 map_shadow_stack membarrier memfd_create memfd_secret mincore mkdir mkdirat mknod mknodat mlock mlock2 mlockall mmap mmap2 modify_ldt
 mprotect mq_getsetattr mq_notify mq_open mq_timedreceive mq_timedreceive_time64 mq_timedsend mq_timedsend_time64 mq_unlink mremap msgctl
 msgget msgrcv msgsnd msync munlock munlockall munmap name_to_handle_at nanosleep newfstatat open openat openat2 pause pidfd_open
 pidfd_send_signal pipe pipe2 pkey_alloc pkey_free pkey_mprotect poll ppoll ppoll_time64 prctl pread64 preadv preadv2 prlimit64
-process_mrelease process_vm_readv process_vm_writev pselect6 pselect6_time64 ptrace pwrite64 pwritev pwritev2 read readahead readdir
+process_mrelease pselect6 pselect6_time64 ptrace pwrite64 pwritev pwritev2 read readahead readdir
 readlink readlinkat readv recv recvfrom recvmmsg recvmmsg_time64 recvmsg remap_file_pages removexattr rename renameat renameat2
 restart_syscall rmdir rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait
 rt_sigtimedwait_time64 rt_tgsigqueueinfo sched_get_priority_max sched_get_priority_min sched_getaffinity sched_getattr sched_getparam
@@ -49,10 +49,13 @@ sched_yield seccomp select semctl semget semop semtimedop semtimedop_time64 send
 set_robust_list set_thread_area set_tid_address set_tls setfsgid setfsgid32 setfsuid setfsuid32 setgid setgid32 setgroups setgroups32
 setitimer setpgid setpriority setregid setregid32 setresgid setresgid32 setresuid setresuid32 setreuid setreuid32 setrlimit setsid
 setsockopt setuid setuid32 setxattr shmat shmctl shmdt shmget shutdown sigaltstack signalfd signalfd4 sigpending sigprocmask sigreturn
-socket socketcall socketpair splice stat stat64 statfs statfs64 statx symlink symlinkat sync sync_file_range sync_file_range2 syncfs
+socketcall socketpair splice stat stat64 statfs statfs64 statx symlink symlinkat sync sync_file_range sync_file_range2 syncfs
 sysinfo tee tgkill time timer_create timer_delete timer_getoverrun timer_gettime timer_gettime64 timer_settime timer_settime64
 timerfd_create timerfd_gettime timerfd_gettime64 timerfd_settime timerfd_settime64 times tkill truncate truncate64 ugetrlimit umask uname
 unlink unlinkat utime utimensat utimensat_time64 utimes vfork wait4 waitid waitpid write writev";
+
+/// AF_VSOCK: the way to services of a hypervisor, for which no container is meant.
+const VSOCK: u64 = 40;
 
 /// What personality(2) may be asked for: nothing, Linux in 32 bits, the release 2.6, both, and what is set.
 const PERSONALITIES: [u64; 5] = [0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
@@ -61,14 +64,14 @@ const PERSONALITIES: [u64; 5] = [0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 pub fn profile() -> String {
     let allow = |names: Value, args: Value| json!({"names": names, "action": "SCMP_ACT_ALLOW", "args": args});
     let names: Vec<&str> = ORDINARY.split_whitespace().chain(GRANTED.iter().copied()).collect();
-    let personality = |value: &u64| {
-        allow(
-            json!(["personality"]),
-            json!([{"index": 0, "value": value, "valueTwo": 0, "op": "SCMP_CMP_EQ"}]),
-        )
+    let one = |name: &str, operator: &str, value: u64| {
+        allow(json!([name]), json!([{"index": 0, "value": value, "valueTwo": 0, "op": operator}]))
     };
-    let syscalls: Vec<Value> =
-        [allow(json!(names), json!([]))].into_iter().chain(PERSONALITIES.iter().map(personality)).collect();
+    let personality = |value: &u64| one("personality", "SCMP_CMP_EQ", *value);
+    let syscalls: Vec<Value> = [allow(json!(names), json!([])), one("socket", "SCMP_CMP_NE", VSOCK)]
+        .into_iter()
+        .chain(PERSONALITIES.iter().map(personality))
+        .collect();
     json!({
         "defaultAction": "SCMP_ACT_ERRNO",
         // ENOSYS, on which programs take an older call. Docker before 23 says EPERM.
@@ -132,11 +135,18 @@ mod tests {
         once.sort_unstable();
         once.dedup();
         assert_eq!(once.len(), names.len());
-        for name in
-            ["pivot_root", "bpf", "keyctl", "open_by_handle_at", "init_module", "userfaultfd", "fsopen"]
-        {
+        for name in [
+            "pivot_root",
+            "bpf",
+            "keyctl",
+            "open_by_handle_at",
+            "init_module",
+            "userfaultfd",
+            "fsopen",
+            "socket",
+        ] {
             assert!(!names.contains(&name), "{name}");
         }
-        assert!(rules[1..].iter().all(|rule| rule["args"][0]["op"] == "SCMP_CMP_EQ"));
+        assert!(rules[1..].iter().all(|rule| rule["args"][0]["value"].is_u64()));
     }
 }
