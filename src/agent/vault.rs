@@ -359,7 +359,11 @@ impl Vault {
                 self.work(move |keeper| keeper.collected(n)).await?;
                 // It takes a while, and nobody has to wait for it; what stays, the next save removes.
                 let vault = self.clone();
-                tokio::spawn(async move { vault.work(|keeper| keeper.tidy()).await });
+                tokio::spawn(async move {
+                    if let Err(error) = vault.work(|keeper| keeper.tidy()).await {
+                        log(&error);
+                    }
+                });
                 Ok(Answer::Done)
             }
             Request::List => {

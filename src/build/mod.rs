@@ -176,12 +176,13 @@ pub async fn build(
                 })
             });
             let Some(step) = ready.and_then(|ready| waiting.remove(ready)) else { break };
-            let (name, buildkit) = (&step.vertical.name, !info.traits.podman);
+            let (name, buildkit, version) = (&step.vertical.name, !info.traits.podman, info.traits.version);
             at_work.push(name);
             builds.push(async move {
                 let log = context.state().and_then(|state| state.log(&format!("build-{name}")));
                 let log = log.and_then(|path| BuildLog::create(&context.ui, name, path));
-                let begun = log.map(|log| Builder { context, engine, catalog, log, options, buildkit });
+                let begun =
+                    log.map(|log| Builder { context, engine, catalog, log, options, buildkit, version });
                 match begun {
                     Ok(builder) => (name, builder.build(&step, agent).await),
                     Err(error) => (name, Err(error)),
@@ -252,6 +253,7 @@ struct Builder<'a> {
     log: BuildLog,
     options: Options<'a>,
     buildkit: bool,
+    version: (u32, u32),
 }
 
 impl Builder<'_> {
@@ -321,6 +323,7 @@ impl Builder<'_> {
             repository: cache,
             name: &vertical.name,
             credentials: who.as_ref(),
+            version: self.version,
         });
         let build = engine::Build {
             tag: &temporary,
@@ -475,7 +478,7 @@ async fn verified(
     }
     let _step = context.ui.step(format!("verifying `{}`", vertical.name));
     if *engine.endpoint() == Endpoint::Unix(builds::SOCKET.into()) {
-        return verified_by_a_step(engine, vertical, image, said).await;
+        return verified_by_a_step(context, engine, vertical, image, said).await;
     }
     let helper = Helper {
         image: image.to_owned(),
@@ -503,6 +506,7 @@ async fn verified(
 
 /// The same in a pod, whose engine builds and runs nothing: the image's user runs the script as a step of a build. There is a network.
 async fn verified_by_a_step(
+    context: &Context,
     engine: &Engine,
     vertical: &Vertical,
     image: &str,
@@ -521,6 +525,13 @@ async fn verified_by_a_step(
         buildkit: false,
         cache: None,
     };
+    let armed = context.arm({
+        let (engine, tag) = (engine.clone(), tag.clone());
+        async move {
+            // The error that counts is the one that led here.
+            let _ = engine.remove_image(&tag, false).await;
+        }
+    });
     let mut lines = Vec::new();
     let built = engine.build(build, |line| {
         if let engine::BuilderLine::Text(line) = line {
@@ -529,6 +540,7 @@ async fn verified_by_a_step(
     });
     built.await?;
     engine.remove_image(&tag, false).await?;
+    context.disarm(armed);
     lines.iter().for_each(|line| said(line));
     if lines.iter().any(|line| line == "ended\t0") {
         return Ok(verify::findings(&vertical.tools, &lines.join("\n")));

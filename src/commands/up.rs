@@ -287,9 +287,14 @@ impl Args {
         let mut env = config.pod.env.clone();
         let mut services = plan.vertical.services.clone();
         if config.pod.builds {
-            env.extend(builds::environment());
-            services.retain(|service| service.name != builds::service().name);
-            services.push(builds::service());
+            // What the project says itself goes first.
+            for (name, value) in builds::environment() {
+                env.entry(name).or_insert(value);
+            }
+            let engine = builds::service();
+            if services.iter().all(|service| service.name != engine.name) {
+                services.push(engine);
+            }
         }
         let transport = launch::choose_transport(same_kernel, &plan.pod)?;
         Ok(Spec {

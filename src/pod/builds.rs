@@ -110,7 +110,12 @@ pub fn service() -> Service {
 /// Files that such a pod has, by their paths below `/`: root's, readable by all.
 pub fn files(user: Ids, rootless: bool) -> [(&'static str, String); 3] {
     // Ids of the pod's own: where it is rootless, it has 65536.
-    let (first, count) = if rootless { (2000, 60_000) } else { (100_000, 65_536) };
+    let (first, count) = match user.uid {
+        _ if rootless => (2000, 60_000),
+        // Not the user's own.
+        100_000..165_536 => (200_000, 65_536),
+        _ => (100_000, 65_536),
+    };
     let ids = format!("{}:{first}:{count}\n", user.uid);
     let storage = format!(
         "[storage]\ndriver = \"overlay\"\nrootless_storage_path = \"{STORAGE}/storage\"\nrunroot = \"/tmp/tazpod-builds\"\n"

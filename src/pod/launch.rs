@@ -148,6 +148,10 @@ fn sources(spec: &Spec, pod: &PodDir) -> Result<Vec<PathBuf>> {
 
 /// The profile of a pod that builds, as the engine is told of it: Podman reads a file of its own machine.
 fn seccomp(spec: &Spec, info: &EngineInfo, pod: &PodDir) -> Result<String> {
+    if spec.user().uid == 0 {
+        return Err(Error::new(Kind::Config, "`builds` is for pods whose user is not root")
+            .hint("leave out `ownership = \"host-ids\"`, or run tazpod as another user"));
+    }
     let profile = builds::profile();
     if !info.traits.podman {
         return Ok(profile);
@@ -155,7 +159,7 @@ fn seccomp(spec: &Spec, info: &EngineInfo, pod: &PodDir) -> Result<String> {
     if spec.transport == Transport::Exec {
         return Err(Error::new(
             Kind::Engine,
-            "Podman on another machine cannot be given the profile that `builds` needs",
+            "Podman has to read a file of this machine for `builds`, and is on another, or this state directory on a network",
         )
         .hint("Docker there can, and Podman on this machine"));
     }

@@ -480,7 +480,12 @@ fn a_registry_that_ends_in_mid_push(engine: Engine) {
         image
     };
     let _first = give(b"first");
-    world.run(&["push", "small", "other"]).success();
+    let pushed = world.run(&["push", "small", "other"]).success().stderr;
+    let order: Vec<_> = ["small:latest", "other:latest", "small:stable", "other:stable"]
+        .iter()
+        .map(|name| pushed.find(&format!("pushed `{at}/tazpod-{name}`")).unwrap())
+        .collect();
+    assert!(order.is_sorted(), "{pushed}");
     let before = ["small", "other"].map(id);
 
     // It ends when the first image has arrived, by the first of its names.

@@ -47,6 +47,8 @@ pub struct Cache<'a> {
     pub name: &'a str,
     /// For the registry.
     pub credentials: Option<&'a Credentials>,
+    /// The engine's version: Podman before 4.4 takes a name as it is, later ones a list in JSON.
+    pub version: (u32, u32),
 }
 
 /// A build's context.
@@ -92,7 +94,7 @@ impl Engine {
         }
         let mut parameters = String::new();
         let mut who = None;
-        if let Some(Cache { repository, name, credentials }) = cache {
+        if let Some(Cache { repository, name, credentials, version }) = cache {
             let mut place = repository.repository();
             if buildkit {
                 place = format!("{place}:{name}");
@@ -102,10 +104,15 @@ impl Engine {
                 arguments.insert("BUILDKIT_INLINE_CACHE".to_owned(), "1".to_owned());
             } else {
                 // Which the client does not know, or says otherwise; a reference has nothing that a URL would take for its own.
+                let place = if version < (4, 4) { place } else { format!("%5B%22{place}%22%5D") };
                 parameters = format!("&layers=true&cachefrom={place}&cacheto={place}");
             }
-            who = credentials
-                .map(|who| HashMap::from([(repository.registry().to_owned(), docker_credentials(who))]));
+            // By the host that a builder asks for.
+            let host = match repository.registry() {
+                "docker.io" if buildkit => "registry-1.docker.io",
+                registry => registry,
+            };
+            who = credentials.map(|who| HashMap::from([(host.to_owned(), docker_credentials(who))]));
         }
         let options = options.buildargs(&arguments);
         let body = match context {
@@ -123,7 +130,15 @@ impl Engine {
         });
         let mut stream = docker.build_image(options.build(), who, Some(body));
         let mut vertices = Vertices::default();
+        let mut rest = String::new();
+        let tell = |text: &str, progress: &mut dyn FnMut(BuilderLine<'_>)| {
+            let lines = text.lines().filter(|line| !line.trim().is_empty());
+            lines.for_each(|line| progress(BuilderLine::Text(line)));
+        };
         while let Some(event) = stream.next().await {
+            if event.as_ref().map_or(true, |event| event.error_detail.is_some()) {
+                tell(&std::mem::take(&mut rest), &mut progress);
+            }
             let event = event.map_err(|source| match source {
                 ApiError::DockerStreamError { error: reason }
                 | ApiError::DockerResponseServerError { message: reason, .. } => {
@@ -134,11 +149,10 @@ impl Engine {
             if let Some(detail) = event.error_detail {
                 return Err(Error::new(Kind::Image, detail.message.unwrap_or_default().trim()));
             }
-            if let Some(text) = event.stream {
-                text.lines()
-                    .filter(|l| !l.trim().is_empty())
-                    .for_each(|line| progress(BuilderLine::Text(line)));
-            }
+            // One may end in the middle of a line.
+            rest.push_str(event.stream.as_deref().unwrap_or_default());
+            let whole = rest.rfind('\n').map_or(0, |end| end + 1);
+            tell(&rest.drain(..whole).collect::<String>(), &mut progress);
             match event.aux {
                 Some(BuildInfoAux::BuildKit(status)) => vertices.tell(status, &mut progress),
                 // The image's id is the last that BuildKit says; its session would stay.
@@ -146,6 +160,7 @@ impl Engine {
                 Some(BuildInfoAux::Default(_)) | None => {}
             }
         }
+        tell(&rest, &mut progress);
         if buildkit {
             return Err(Error::new(Kind::Image, "the builder ended without an image"));
         }
