@@ -50,6 +50,8 @@ const ALLOW_MISSING: &str = "ALLOW_MISSING";
 const TEMPORARY: &str = "localhost/tazpod-build";
 /// How many images are built at once: each is at work on one thing at a time, often a download.
 const AT_ONCE: usize = 4;
+/// How often a check is run as a step of a build until what it prints arrives.
+const TRIES: usize = 8;
 /// How long an interrupted builder may be at its last step, which is a short one.
 const LAST_STEP: Duration = Duration::from_secs(1);
 
@@ -516,15 +518,6 @@ async fn verified_by_a_step(
     let words = serde_json::to_string(&["/bin/sh", "-c", &script]).unwrap_or_default();
     let file = format!("FROM {image}\nUSER {}\nRUN {words}\n", vertical.user);
     let tag = format!("{TEMPORARY}:{}-{}-verified", vertical.name, std::process::id());
-    let build = engine::Build {
-        tag: &tag,
-        context: engine::BuildContext::Whole(context::alone(&file)?),
-        arguments: &HashMap::new(),
-        labels: &HashMap::new(),
-        fresh: true,
-        buildkit: false,
-        cache: None,
-    };
     let armed = context.arm({
         let (engine, tag) = (engine.clone(), tag.clone());
         async move {
@@ -533,13 +526,29 @@ async fn verified_by_a_step(
         }
     });
     let mut lines = Vec::new();
-    let built = engine.build(build, |line| {
-        if let engine::BuilderLine::Text(line) = line {
-            lines.push(line.to_owned());
+    // A builder that is busy loses what a step prints, now and then.
+    for _ in 0..TRIES {
+        let build = engine::Build {
+            tag: &tag,
+            context: engine::BuildContext::Whole(context::alone(&file)?),
+            arguments: &HashMap::new(),
+            labels: &HashMap::new(),
+            fresh: true,
+            buildkit: false,
+            cache: None,
+        };
+        lines.clear();
+        let built = engine.build(build, |line| {
+            if let engine::BuilderLine::Text(line) = line {
+                lines.push(line.to_owned());
+            }
+        });
+        built.await?;
+        engine.remove_image(&tag, false).await?;
+        if lines.iter().any(|line: &String| line.starts_with("ended\t")) {
+            break;
         }
-    });
-    built.await?;
-    engine.remove_image(&tag, false).await?;
+    }
     context.disarm(armed);
     lines.iter().for_each(|line| said(line));
     if lines.iter().any(|line| line == "ended\t0") {
