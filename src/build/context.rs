@@ -316,18 +316,20 @@ impl Sources {
     }
 }
 
-/// A context that is a Containerfile and nothing else.
+/// A context of these files: name, mode, and content.
 ///
 /// # Errors
-/// None that is known.
-pub fn alone(containerfile: &str) -> Result<Bytes> {
+/// A name that tars do not have.
+pub fn of_files(files: &[(&str, u32, &[u8])]) -> Result<Bytes> {
     let mut archive = tar::Builder::new(Vec::new());
-    let mut header = header(EntryType::Regular, containerfile.len() as u64, 0o644);
-    let packed = archive.append_data(&mut header, "Containerfile", containerfile.as_bytes());
-    packed
-        .and_then(|()| archive.into_inner())
-        .map(Bytes::from)
-        .context(Kind::Failure, || "cannot pack the context")
+    let mut pack = || {
+        files.iter().try_for_each(|(name, mode, bytes)| {
+            archive.append_data(&mut header(EntryType::Regular, bytes.len() as u64, *mode), name, *bytes)
+        })
+    };
+    let failed = || "cannot pack the context";
+    pack().context(Kind::Failure, failed)?;
+    archive.into_inner().map(Bytes::from).context(Kind::Failure, failed)
 }
 
 /// The patterns of a `.dockerignore` (docs.docker.com, "Build context").

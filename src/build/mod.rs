@@ -50,8 +50,8 @@ const ALLOW_MISSING: &str = "ALLOW_MISSING";
 const TEMPORARY: &str = "localhost/tazpod-build";
 /// How many images are built at once: each is at work on one thing at a time, often a download.
 const AT_ONCE: usize = 4;
-/// How often a check is run as a step of a build until what it prints arrives.
-const TRIES: usize = 8;
+/// Where a check that is a step of a build leaves what it says.
+const SAID: &str = "/tazpod-said";
 /// How long an interrupted builder may be at its last step, which is a short one.
 const LAST_STEP: Duration = Duration::from_secs(1);
 
@@ -506,17 +506,19 @@ async fn verified(
     }
 }
 
-/// The same in a pod, whose engine builds and runs nothing: the image's user runs the script as a step of a build. There is a network.
+/// The same in a pod, whose engine builds and runs nothing: the image's user runs the script as a step of a build. There is a network. What
+/// it says goes to a file of the image, which is read from there: of a step's output a busy builder loses some.
 async fn verified_by_a_step(
     context: &Context,
     engine: &Engine,
     vertical: &Vertical,
     image: &str,
-    mut said: impl FnMut(&str),
+    said: impl FnMut(&str),
 ) -> Result<Vec<Finding>> {
-    let script = format!("({}); printf 'ended\\t%s\\n' \"$?\"", verify::script(vertical));
+    let script =
+        format!("({}) >{SAID} 2>&1; printf 'ended\\t%s\\n' \"$?\" >>{SAID}", verify::script(vertical));
     let words = serde_json::to_string(&["/bin/sh", "-c", &script]).unwrap_or_default();
-    let file = format!("FROM {image}\nUSER {}\nRUN {words}\n", vertical.user);
+    let file = format!("FROM {image}\nCOPY said {SAID}\nUSER {}\nRUN {words}\n", vertical.user);
     let tag = format!("{TEMPORARY}:{}-{}-verified", vertical.name, std::process::id());
     let armed = context.arm({
         let (engine, tag) = (engine.clone(), tag.clone());
@@ -525,37 +527,33 @@ async fn verified_by_a_step(
             let _ = engine.remove_image(&tag, false).await;
         }
     });
-    let mut lines = Vec::new();
-    // A builder that is busy loses what a step prints, now and then.
-    for _ in 0..TRIES {
-        let build = engine::Build {
-            tag: &tag,
-            context: engine::BuildContext::Whole(context::alone(&file)?),
-            arguments: &HashMap::new(),
-            labels: &HashMap::new(),
-            fresh: true,
-            buildkit: false,
-            cache: None,
-        };
-        lines.clear();
-        let built = engine.build(build, |line| {
-            if let engine::BuilderLine::Text(line) = line {
-                lines.push(line.to_owned());
-            }
-        });
-        built.await?;
-        engine.remove_image(&tag, false).await?;
-        if lines.iter().any(|line: &String| line.starts_with("ended\t")) {
-            break;
-        }
-    }
+    let build = engine::Build {
+        tag: &tag,
+        // Who writes it may be anybody.
+        context: engine::BuildContext::Whole(context::of_files(&[
+            ("Containerfile", 0o644, file.as_bytes()),
+            ("said", 0o666, b""),
+        ])?),
+        arguments: &HashMap::new(),
+        labels: &HashMap::new(),
+        fresh: true,
+        buildkit: false,
+        cache: None,
+    };
+    engine.build(build, |_| {}).await?;
+    // Never started.
+    let reader = Helper { image: tag.clone(), command: vec!["/bin/sh".into()], ..Default::default() };
+    let id = engine.create_helper(&reader).await?;
+    let output = engine.read_file(&id, SAID).await;
+    engine.remove(&id).await?;
+    engine.remove_image(&tag, false).await?;
     context.disarm(armed);
-    lines.iter().for_each(|line| said(line));
-    if lines.iter().any(|line| line == "ended\t0") {
-        return Ok(verify::findings(&vertical.tools, &lines.join("\n")));
+    let output = output?;
+    output.lines().for_each(said);
+    match output.lines().any(|line| line == "ended\t0") {
+        true => Ok(verify::findings(&vertical.tools, &output)),
+        false => Err(wrong(vertical, output.lines().next().unwrap_or("it says nothing of it"))),
     }
-    let first = lines.iter().find(|line| line.starts_with('`'));
-    Err(wrong(vertical, first.map_or("it says nothing of it", |line| line)))
 }
 
 /// An error about the tools that do not work, if there are any.

@@ -333,17 +333,7 @@ async fn not_ready(engine: &Engine, spec: &Spec, error: Error) -> Error {
 }
 
 async fn add_user(engine: &Engine, spec: &Spec) -> Result<()> {
-    let file = async |path: &str| -> Result<String> {
-        let tar = engine.download(&spec.name, path).await?.unwrap_or_default();
-        let mut archive = tar::Archive::new(tar.as_slice());
-        let mut text = String::new();
-        if let Some(entry) = archive.entries().ok().and_then(|mut entries| entries.next()) {
-            let mut entry = entry.context(Kind::Image, || format!("cannot read `{path}` of the image"))?;
-            std::io::Read::read_to_string(&mut entry, &mut text)
-                .context(Kind::Image, || format!("cannot read `{path}` of the image"))?;
-        }
-        Ok(text)
-    };
+    let file = |path| engine.read_file(&spec.name, path);
     let (passwd, group) = (file("/etc/passwd").await?, file("/etc/group").await?);
     let user = spec.user();
     let Some(change) = users::change(&passwd, &group, user) else { return Ok(()) };

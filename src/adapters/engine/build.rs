@@ -95,12 +95,9 @@ impl Engine {
         let mut parameters = String::new();
         let mut who = None;
         if let Some(Cache { repository, name, credentials, version }) = cache {
-            let mut place = repository.repository();
+            let place = repository.repository();
             if buildkit {
-                place = format!("{place}:{name}");
-            }
-            if buildkit {
-                options = options.cachefrom(&vec![place]);
+                options = options.cachefrom(&vec![format!("{place}:{name}")]);
                 arguments.insert("BUILDKIT_INLINE_CACHE".to_owned(), "1".to_owned());
             } else {
                 // Which the client does not know, or says otherwise; a reference has nothing that a URL would take for its own.

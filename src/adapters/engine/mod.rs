@@ -6,14 +6,15 @@ mod endpoint;
 mod raw;
 
 use std::collections::HashMap;
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-// The one home of the engine's client.
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
+// The one home of the engine's client.
 use bollard::BollardRequest;
 #[allow(clippy::disallowed_types)]
 use bollard::Docker;
@@ -30,7 +31,7 @@ use tokio::sync::Mutex;
 
 use super::registry::Credentials;
 use crate::catalog::Reference;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Context as _, Error, Kind, Result};
 use crate::pod::ownership::EngineTraits;
 use crate::pod::spec::{Spec, label};
 pub use body::{CAPABILITIES, can_spell};
@@ -611,6 +612,21 @@ impl Engine {
             Err(source) if is_not_found(&source) => Ok(None),
             Err(source) => Err(self.failed(format!("cannot read `{path}` of `{name}`"), source)),
         }
+    }
+
+    /// Reads a text file of a container; empty where it is not there.
+    ///
+    /// # Errors
+    /// [`Kind::Image`] where it is no text; where the engine does not answer.
+    pub async fn read_file(&self, name: &str, path: &str) -> Result<String> {
+        let tar = self.download(name, path).await?.unwrap_or_default();
+        let mut archive = tar::Archive::new(tar.as_slice());
+        let mut text = String::new();
+        if let Some(entry) = archive.entries().ok().and_then(|mut entries| entries.next()) {
+            let failed = || format!("cannot read `{path}` of the image");
+            entry.and_then(|mut entry| entry.read_to_string(&mut text)).context(Kind::Image, failed)?;
+        }
+        Ok(text)
     }
 
     /// Unpacks a tar into a directory of a container.
