@@ -48,11 +48,11 @@ packaged() { # TOOL PACKAGE
     case $3 in ii*) have "$1" apt "$(printf %s "${3#ii}" | tr -d ' ')" ;; *) return 1 ;; esac
 }
 
-# Packages of the distribution.
+# Packages of the distribution. A mirror may be away for a minute and more; without its lists, apt would say that there is no such package.
 packages() { # PACKAGE...
-    status=0 REASON="apt cannot install $*"
-    { apt-get -q update &&
-        apt-get -q install -y --no-install-recommends -o Dpkg::Options::=--force-unsafe-io "$@"; } || status=$?
+    status=0 REASON="apt cannot install $*" retries=Acquire::Retries=7
+    { apt-get -q -o $retries -o APT::Update::Error-Mode=any update &&
+        apt-get -q -o $retries install -y --no-install-recommends -o Dpkg::Options::=--force-unsafe-io "$@"; } || status=$?
     apt-get clean
     rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/debconf/*-old \
         /var/log/apt/* /var/log/dpkg.log /var/log/alternatives.log

@@ -30,7 +30,7 @@ apt_install() { # PACKAGE...
     echo "installing ${missing[*]}" >&2
     # --no-remove: a conflict with what the user has is an error, not a removal.
     get=("${AS_ROOT[@]}" env DEBIAN_FRONTEND=noninteractive
-        apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0)
+        apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -o Acquire::Retries=5)
     local install=("${get[@]}" -y --no-remove --no-install-recommends install "${missing[@]}")
     # The lists on the machine usually serve; fetch them only when they do not.
     local log
@@ -61,7 +61,7 @@ ensure_registry() {
         need_root_or_sudo || return
         rm -rf "${tools:?}/usr"
         mkdir -p "$tools"
-        local get=(apt-get -qq -o APT::Sandbox::User=root download docker-registry)
+        local get=(apt-get -qq -o Acquire::Retries=5 -o APT::Sandbox::User=root download docker-registry)
         (
             cd "$tools"
             { "${get[@]}" 2>/dev/null || { "${AS_ROOT[@]}" apt-get -qq update && "${get[@]}"; }; } &&

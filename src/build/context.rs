@@ -1,6 +1,7 @@
 //! The build context of an image: a tar of what is compiled in and of the running executable, or of a project's
 //! directory.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tar::EntryType;
 
-use crate::catalog::{Origin, Vertical};
+use crate::catalog::{Origin, Reference, Vertical};
 use crate::error::{Context as _, Error, Kind, Result};
 
 /// What to do, in a context.
@@ -254,6 +255,36 @@ impl Sources {
                 && words.next() == Some(argument)
         };
         self.containerfile().lines().any(takes)
+    }
+
+    /// The images that its Containerfile names: those that it is built from or copies out of. Variables have no values here: where one
+    /// stands for the end of a name, so does an `x`.
+    pub fn named(&self) -> Vec<Reference> {
+        let mut stages = HashSet::new();
+        let mut named = Vec::new();
+        for line in self.containerfile().lines() {
+            let mut words = line.split_whitespace();
+            if words.next().is_some_and(|word| word.eq_ignore_ascii_case("FROM")) {
+                let mut words = words.skip_while(|word| word.starts_with("--"));
+                named.extend(words.next());
+                stages.extend(words.nth(1).map(str::to_ascii_lowercase));
+            } else {
+                let flags = line.split_whitespace().filter(|word| word.starts_with("--"));
+                named.extend(flags.flat_map(|flag| flag.split(',')).filter_map(|part| {
+                    let (before, image) = part.split_once("from=")?;
+                    matches!(before, "" | "--" | "--mount=").then_some(image)
+                }));
+            }
+        }
+        named.retain(|name| {
+            let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
+            *name != "scratch" && !is_number && !stages.contains(&name.to_ascii_lowercase())
+        });
+        let known = named.into_iter().filter_map(|name| match name.split_once('$') {
+            Some((known, _)) => known.contains(['/', ':']).then(|| format!("{known}x")),
+            None => Some(name.to_owned()),
+        });
+        known.filter_map(|name| Reference::parse(&name).ok()).collect()
     }
 
     /// The line of the Containerfile, from 1 on, where an instruction begins that a builder shows on one line.
@@ -599,6 +630,16 @@ mod tests {
         assert_eq!(line_of(text, "RUN a   && b"), Some(4));
         assert_eq!(line_of(text, "RUN a"), Some(8));
         assert_eq!(line_of(text, "RUN z"), None);
+    }
+
+    #[test]
+    fn images_that_a_containerfile_names() {
+        let text = "ARG PARENT\nFROM --platform=linux/amd64 node:22 AS Build\nFROM ${PARENT}\nfrom scratch\n\
+            COPY --link --from=build /a /\nCOPY --from=host:5000/team/x:${V} --chown=0:0 /a /from=b\n\
+            RUN --mount=type=bind,from=ghcr.io/a/b,target=/b cp /b/c --from /\nCOPY --from=1 /a /b\nADD --from=x.io/$A /c /\n";
+        let named = Sources::in_memory(&[(CONTAINERFILE, text.as_bytes())]).named();
+        let named: Vec<String> = named.iter().map(Reference::repository).collect();
+        assert_eq!(named, ["docker.io/library/node", "host:5000/team/x", "ghcr.io/a/b", "x.io/x"]);
     }
 
     #[test]

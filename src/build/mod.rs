@@ -317,14 +317,18 @@ impl Builder<'_> {
             labels.insert(ALLOWED_LABEL.into(), "true".into());
         }
         let host_ca = if step.sources.wants_host_ca { certificates::of_host() } else { String::new() };
-        let who = match self.options.cache {
-            Some(cache) => pull::credentials(context, cache, !self.buildkit).await,
-            None => None,
-        };
+        let mut credentials = HashMap::new();
+        for reference in self.options.cache.into_iter().chain(&step.sources.named()) {
+            let registry = reference.registry();
+            if !credentials.contains_key(registry)
+                && let Some(who) = pull::credentials(context, reference, !self.buildkit).await
+            {
+                credentials.insert(registry.to_owned(), who);
+            }
+        }
         let cache = self.options.cache.map(|cache| engine::Cache {
             repository: cache,
             name: &vertical.name,
-            credentials: who.as_ref(),
             version: self.version,
         });
         let build = engine::Build {
@@ -334,6 +338,7 @@ impl Builder<'_> {
             labels: &labels,
             fresh: step.reason == Reason::Forced,
             buildkit: self.buildkit,
+            credentials: &credentials,
             cache,
         };
         let log = &mut self.log;
@@ -358,8 +363,8 @@ impl Builder<'_> {
         if let Some(cache) = cache.filter(|_| self.buildkit) {
             // Podman has kept each step when it was done.
             let (repository, name) = (cache.repository.repository(), &vertical.name);
-            let kept =
-                push::named(context, engine, &repository, &image, name, who.as_ref(), pull::SILENCE_TIMEOUT);
+            let who = credentials.get(cache.repository.registry());
+            let kept = push::named(context, engine, &repository, &image, name, who, pull::SILENCE_TIMEOUT);
             if let Err((error, failure)) = kept.await {
                 let hints = pull::hints(failure, cache.repository, false, false, who.is_some());
                 context.ui.warn(format!("what was built is not kept in the cache: {error}"));
@@ -538,6 +543,7 @@ async fn verified_by_a_step(
         labels: &HashMap::new(),
         fresh: true,
         buildkit: false,
+        credentials: &HashMap::new(),
         cache: None,
     };
     engine.build(build, |_| {}).await?;

@@ -1,10 +1,12 @@
 //! A project's own verticals, built on top of ours.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::rig::{Done, Engine, SmallPodman, World, program};
@@ -25,6 +27,10 @@ mod docker {
         super::siblings(crate::rig::Engine::Docker);
     }
     #[test]
+    fn interrupted_siblings() {
+        super::interrupted_siblings(crate::rig::Engine::Docker);
+    }
+    #[test]
     fn all_verticals() {
         super::all_verticals(crate::rig::Engine::Docker);
     }
@@ -38,6 +44,10 @@ mod podman {
     #[test]
     fn siblings() {
         super::siblings(crate::rig::Engine::Podman);
+    }
+    #[test]
+    fn interrupted_siblings() {
+        super::interrupted_siblings(crate::rig::Engine::Podman);
     }
     #[test]
     fn wrong_verticals() {
@@ -330,10 +340,71 @@ fn siblings(engine: Engine) {
     }
 }
 
+/// None of them gets its name or leaves another; what was done is not done again.
+fn interrupted_siblings(engine: Engine) {
+    let world = World::new(engine);
+    let names = ["early", "late"];
+    for name in names {
+        // Of a run that failed.
+        engine.client(&["rmi", "--force", &format!("localhost/tazpod-{name}:one")]);
+    }
+    let mut catalog = "tag = 'one'\n".to_owned();
+    for name in names {
+        catalog.push_str(&format!("[[vertical]]\nname = '{name}'\nsummary = 'ours'\nparent = 'base'\n"));
+    }
+    world.write(".tazpod/catalog.toml", &catalog);
+    let write = |seconds: u32| {
+        for name in names {
+            let nonce = std::process::id();
+            let steps = format!("RUN : {name} {nonce}; printf 'done %s\\n' once\nRUN echo at it; sleep {seconds}\n");
+            world.write(
+                &format!(".tazpod/{name}/Containerfile"),
+                &format!("ARG PARENT\nFROM ${{PARENT}}\n{steps}"),
+            );
+        }
+    };
+    write(60);
+    let words = [&["-v", "build"], &names[..], &["--allow-missing"]].concat();
+    let mut child = world
+        .bare_command(&program().to_string_lossy(), &words)
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let mut at_it = 0;
+    let mut seen = Vec::new();
+    for line in lines {
+        at_it += usize::from(line.ends_with("at it"));
+        seen.push(line);
+        if at_it == names.len() {
+            break;
+        }
+    }
+    assert!(child.try_wait().unwrap().is_none(), "{}", seen.join("\n"));
+    assert_eq!(seen.iter().filter(|line| line.ends_with("done once")).count(), 2, "{}", seen.join("\n"));
+    let started = Instant::now();
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+    let images = engine.images();
+    for name in names {
+        assert!(!images.contains(&format!("localhost/tazpod-{name}:")), "{images}");
+        assert!(!images.contains(&format!("tazpod-build:{name}-")), "{images}");
+    }
+
+    write(0);
+    let again = world.run(&words).success().stderr;
+    assert!(!again.lines().any(|line| line.ends_with("done once")), "{again}");
+    for name in names {
+        engine.client_stdout(&["rmi", &format!("localhost/tazpod-{name}:one")]);
+    }
+}
+
 #[test]
 fn a_disk_that_fills_up_in_a_build() {
     let mut world = World::new(Engine::Podman);
-    let podman = SmallPodman::start(&mut world);
+    let podman = SmallPodman::start(&mut world, 40, "");
     vertical(&world, "big", "user = 'root'\nhome = '/'", "FROM scratch\nCOPY big /\n");
     // The first fits once, the second not at all, of which Podman says nothing.
     for (size, says) in [(15, "no space left on device"), (45, "the engine does not say why")] {

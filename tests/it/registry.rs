@@ -27,6 +27,7 @@ on_every_engine!(
     push_and_the_lock_file,
     a_registry_that_ends_in_mid_push,
     a_cache_in_a_registry,
+    a_private_image_to_build_upon,
 );
 
 const USER: &str = "me";
@@ -48,11 +49,11 @@ struct Registry {
 impl Registry {
     fn start() -> Registry {
         let gateway = ["network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"];
-        Registry::start_at(&Engine::Docker.client_stdout(&gateway))
+        Registry::start_at(&Engine::Docker.client_stdout(&gateway), true)
     }
 
     /// On a loopback address it speaks without TLS, as engines expect there.
-    fn start_at(host: &str) -> Registry {
+    fn start_at(host: &str, asks_who: bool) -> Registry {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let at = |name: &str| directory.path().join(name);
@@ -80,12 +81,14 @@ impl Registry {
             true => String::new(),
             false => format!(", tls: {{certificate: {}, key: {}}}", path("cert.pem"), path("key.pem")),
         };
+        let auth = match asks_who {
+            true => format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", path("htpasswd")),
+            false => String::new(),
+        };
         let config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
-             http: {{addr: '{behind}'{tls}}}\n\
-             auth: {{htpasswd: {{realm: test, path: {}}}}}\n",
+             http: {{addr: '{behind}'{tls}}}\n{auth}",
             path("data"),
-            path("htpasswd"),
         );
         fs::write(at("config.yml"), config).unwrap();
         let process = Registry::serve(directory.path(), &behind);
@@ -456,6 +459,41 @@ fn push_and_the_lock_file(engine: Engine) {
     }
 }
 
+/// One of tazpod's own verticals, as a team has them: pushed by one, up on another engine that has nothing.
+#[test]
+fn up_from_a_copy() {
+    let registry = Registry::start_at("127.0.0.1", false);
+    let slow = |world: &World, arguments: &[&str]| {
+        let program = program().to_string_lossy();
+        let words = [&["-k", "2", "600", &program], arguments].concat();
+        Done::of(&world.bare_command("timeout", &words).output().unwrap()).success()
+    };
+    let world = World::new(Engine::Docker);
+    let copies = registry.reference("copies");
+    // The bridge's addresses are another Podman's to give.
+    let config = format!("registry = '{copies}'\n[pod]\nnetwork = 'host'\n");
+    world.write(".tazpod/config.toml", &config);
+    let name = format!("{copies}/tazpod-base:stable");
+    Engine::Docker.client_stdout(&["tag", "ghcr.io/tazpod/tazpod-base:stable", &name]);
+    slow(&world, &["push", "base", "--lock", "--allow-missing"]);
+    Engine::Docker.client_stdout(&["rmi", &name]);
+    let lock = fs::read_to_string(world.workspace.join(".tazpod/lock.toml")).unwrap();
+
+    let mut world = World::new(Engine::Podman);
+    let allowed = format!("[[registry]]\nlocation = '{}'\ninsecure = true\n", registry.address);
+    let podman = SmallPodman::start(&mut world, 4000, &allowed);
+    world.write(".tazpod/config.toml", &config);
+    world.write(".tazpod/lock.toml", &lock);
+    for locked in [&["--locked"][..], &[]] {
+        let done = slow(&world, &[&["up", "base", "--detach"], locked].concat());
+        assert!(done.stderr.contains(&format!("pulled `{copies}/tazpod-base")), "{}", done.stderr);
+        assert_eq!(world.sh("id -u; git --version | cut -c1-4").success().stdout, "1000\ngit \n");
+        world.run(&["down"]).success();
+        podman.client(&["rmi", "--all"]);
+        assert_eq!(podman.client(&["images", "--quiet"]), "");
+    }
+}
+
 fn a_registry_that_ends_in_mid_push(engine: Engine) {
     let mut registry = Registry::start();
     let _trust = registry.trust();
@@ -513,12 +551,37 @@ fn a_registry_that_ends_in_mid_push(engine: Engine) {
     }
 }
 
-fn a_cache_in_a_registry(engine: Engine) {
-    let mut registry = match engine {
-        // Its BuildKit has read the certificates of registries when it started.
-        Engine::Docker => Registry::start_at("127.0.0.1"),
+/// For builds: Docker's BuildKit has read the certificates of registries when it started.
+fn registry_for_builds(engine: Engine) -> Registry {
+    match engine {
+        Engine::Docker => Registry::start_at("127.0.0.1", true),
         Engine::Podman | Engine::Rootless => Registry::start(),
-    };
+    }
+}
+
+fn a_private_image_to_build_upon(engine: Engine) {
+    let registry = registry_for_builds(engine);
+    let (private, cache) = (registry.push("team/private", 1000), registry.reference("team/cache"));
+    let _trust = registry.trust();
+    let world = World::new(engine);
+    world.write(
+        ".tazpod/catalog.toml",
+        "[[vertical]]\nname = 'upon-private'\nsummary = ''\nuser = 'root'\nhome = '/'\n",
+    );
+    let name = "localhost/tazpod-upon-private:latest";
+    let file = format!("FROM scratch\nCOPY --from={private} /etc/passwd /\n");
+    world.write(".tazpod/upon-private/Containerfile", &file);
+    world.run(&["build", "upon-private"]).failure(5, "the image of `upon-private` did not build");
+    log_in(&world, &registry);
+    for more in [&[][..], &["--cache", &cache]] {
+        world.run(&[&["build", "upon-private", "--force"], more].concat()).success();
+        engine.client_stdout(&["rmi", name]);
+        engine.client(&["rmi", &private]);
+    }
+}
+
+fn a_cache_in_a_registry(engine: Engine) {
+    let mut registry = registry_for_builds(engine);
     let _trust = registry.trust();
     let cache = registry.reference("team/cache");
     // Each time another image from the first step on, so that no engine knows it: Podman would take that one from its own.
@@ -678,7 +741,7 @@ fn a_full_disk() {
     registry.push("team/tools:1", 60_000_000);
     let reference = registry.reference("team/tools:1");
     let (mut world, _trust) = trusted(Engine::Podman, &registry);
-    let podman = SmallPodman::start(&mut world);
+    let podman = SmallPodman::start(&mut world, 40, "");
     let done = up(&world, &reference);
     drop(podman);
     let done = done.failure(5, "no space left on device");

@@ -546,20 +546,21 @@ impl Proxy {
     }
 }
 
-/// A Podman of its own, on a disk of 40 MB.
+/// A Podman of its own, on a disk in memory.
 pub struct SmallPodman {
     disk: tempfile::TempDir,
     service: Child,
 }
 
 impl SmallPodman {
-    /// From now on the engine of `world`.
-    pub fn start(world: &mut World) -> SmallPodman {
+    /// From now on the engine of `world`, with room for this many megabytes, and with this `registries.conf`.
+    pub fn start(world: &mut World, size: usize, registries: &str) -> SmallPodman {
         // Its runroot may have 50 bytes.
         let disk = tempfile::tempdir().unwrap();
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=40m", "tmpfs"]).arg(disk.path());
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size}m"), "tmpfs"]).arg(disk.path());
         assert!(mount.status().unwrap().success());
+        fs::write(disk.path().join("registries.conf"), registries).unwrap();
         let socket = disk.path().join("podman.sock");
         let address = format!("unix://{}", socket.display());
         let service = SmallPodman::command(disk.path())
@@ -577,7 +578,7 @@ impl SmallPodman {
         let mut command = Command::new("podman");
         command.arg("--root").arg(at("root")).arg("--runroot").arg(at("run")).arg("--tmpdir").arg(at("tmp"));
         command.env("CONTAINERS_CONF", format!("{}/etc/containers.conf", rig("TAZPOD_RIG_DIR")));
-        command.env("TMPDIR", disk);
+        command.env("TMPDIR", disk).env("CONTAINERS_REGISTRIES_CONF", at("registries.conf"));
         command
     }
 

@@ -33,6 +33,8 @@ pub struct Build<'a> {
     pub fresh: bool,
     /// Whether the engine's builder is BuildKit: Docker's, not Podman's.
     pub buildkit: bool,
+    /// For registries, by their names.
+    pub credentials: &'a HashMap<String, Credentials>,
     /// Where what steps made is looked for.
     pub cache: Option<Cache<'a>>,
 }
@@ -45,8 +47,6 @@ pub struct Cache<'a> {
     pub repository: &'a Reference,
     /// The tag for BuildKit.
     pub name: &'a str,
-    /// For the registry.
-    pub credentials: Option<&'a Credentials>,
     /// The engine's version: Podman before 4.4 takes a name as it is, later ones a list in JSON.
     pub version: (u32, u32),
 }
@@ -78,7 +78,7 @@ impl Engine {
     /// # Errors
     /// [`Kind::Image`] with the builder's reason.
     pub async fn build(&self, build: Build<'_>, mut progress: impl FnMut(BuilderLine<'_>)) -> Result<()> {
-        let Build { tag, context, arguments, labels, fresh, buildkit, cache } = build;
+        let Build { tag, context, arguments, labels, fresh, buildkit, credentials, cache } = build;
         let mut arguments = arguments.clone();
         let mut options = query::BuildImageOptionsBuilder::default()
             .dockerfile("Containerfile")
@@ -93,8 +93,7 @@ impl Engine {
             options = options.version(query::BuilderVersion::BuilderBuildKit).session(&session);
         }
         let mut parameters = String::new();
-        let mut who = None;
-        if let Some(Cache { repository, name, credentials, version }) = cache {
+        if let Some(Cache { repository, name, version }) = cache {
             let place = repository.repository();
             if buildkit {
                 options = options.cachefrom(&vec![format!("{place}:{name}")]);
@@ -104,13 +103,17 @@ impl Engine {
                 let place = if version < (4, 4) { place } else { format!("%5B%22{place}%22%5D") };
                 parameters = format!("&layers=true&cachefrom={place}&cacheto={place}");
             }
+        }
+        let who = credentials.iter().map(|(registry, who)| {
             // By the host that a builder asks for.
-            let host = match repository.registry() {
+            let host = match registry.as_str() {
                 "docker.io" if buildkit => "registry-1.docker.io",
                 registry => registry,
             };
-            who = credentials.map(|who| HashMap::from([(host.to_owned(), docker_credentials(who))]));
-        }
+            (host.to_owned(), docker_credentials(who))
+        });
+        // Where there are none, Podman looks for its own.
+        let who = Some(who.collect::<HashMap<_, _>>()).filter(|who| !who.is_empty());
         let options = options.buildargs(&arguments);
         let body = match context {
             BuildContext::Whole(bytes) => bollard::body_full(bytes),
