@@ -356,7 +356,8 @@ fn interrupted_siblings(engine: Engine) {
     let write = |seconds: u32| {
         for name in names {
             let nonce = std::process::id();
-            let steps = format!("RUN : {name} {nonce}; printf 'done %s\\n' once\nRUN echo at it; sleep {seconds}\n");
+            let steps =
+                format!("RUN : {name} {nonce}; printf 'done %s\\n' once\nRUN echo at it; sleep {seconds}\n");
             world.write(
                 &format!(".tazpod/{name}/Containerfile"),
                 &format!("ARG PARENT\nFROM ${{PARENT}}\n{steps}"),
@@ -397,7 +398,8 @@ fn interrupted_siblings(engine: Engine) {
     let again = world.run(&words).success().stderr;
     assert!(!again.lines().any(|line| line.ends_with("done once")), "{again}");
     for name in names {
-        engine.client_stdout(&["rmi", &format!("localhost/tazpod-{name}:one")]);
+        // Podman is still at the step that was interrupted.
+        engine.client_stdout(&["rmi", "--force", &format!("localhost/tazpod-{name}:one")]);
     }
 }
 
