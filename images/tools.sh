@@ -4,7 +4,8 @@
 # `sudo sh /usr/local/share/tazpod/tools.sh` fetches what was left out of all its layers.
 set -eu
 umask 022
-export DEBIAN_FRONTEND=noninteractive
+# shellcheck source=images/base/apt.sh
+. /usr/local/share/tazpod/apt.sh
 # As the images have it, whatever `sudo` makes of it.
 PATH=/home/tazpod/.local/bin:/home/tazpod/go/bin:/home/tazpod/.nvm/current/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
@@ -48,15 +49,10 @@ packaged() { # TOOL PACKAGE
     case $3 in ii*) have "$1" apt "$(printf %s "${3#ii}" | tr -d ' ')" ;; *) return 1 ;; esac
 }
 
-# Packages of the distribution. A mirror may be away for a minute and more; without its lists, apt would say that there is no such package.
+# Packages of the distribution.
 packages() { # PACKAGE...
-    status=0 REASON="apt cannot install $*" retries=Acquire::Retries=7
-    { apt-get -q -o $retries -o APT::Update::Error-Mode=any update &&
-        apt-get -q -o $retries install -y --no-install-recommends -o Dpkg::Options::=--force-unsafe-io "$@"; } || status=$?
-    apt-get clean
-    rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/debconf/*-old \
-        /var/log/apt/* /var/log/dpkg.log /var/log/alternatives.log
-    return $status
+    REASON="apt cannot install $*"
+    apt_packages "$@"
 }
 
 # A tool that is one.

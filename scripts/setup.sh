@@ -30,13 +30,17 @@ apt_install() { # PACKAGE...
     echo "installing ${missing[*]}" >&2
     # --no-remove: a conflict with what the user has is an error, not a removal.
     get=("${AS_ROOT[@]}" env DEBIAN_FRONTEND=noninteractive
-        apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -o Acquire::Retries=5)
+        apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0)
     local install=("${get[@]}" -y --no-remove --no-install-recommends install "${missing[@]}")
     # The lists on the machine usually serve; fetch them only when they do not.
-    local log
+    local log pause
     log=$("${install[@]}" 2>&1) && return
-    # One dead source makes the update fail; the install says whether it mattered.
-    log=$("${get[@]}" update 2>&1 || true; "${install[@]}" 2>&1) && return
+    # A mirror may be away for a minute.
+    for pause in 0 10 20 30; do
+        sleep $pause
+        # One dead source makes the update fail; the install says whether it mattered.
+        log=$("${get[@]}" update 2>&1 || true; "${install[@]}" 2>&1) && return
+    done
     printf '%s\n' "$log" >&2
     setup_fail "cannot install ${missing[*]}" 'see what apt says above, and whether its mirror is in reach'
 }
@@ -61,7 +65,7 @@ ensure_registry() {
         need_root_or_sudo || return
         rm -rf "${tools:?}/usr"
         mkdir -p "$tools"
-        local get=(apt-get -qq -o Acquire::Retries=5 -o APT::Sandbox::User=root download docker-registry)
+        local get=(apt-get -qq -o APT::Sandbox::User=root download docker-registry)
         (
             cd "$tools"
             { "${get[@]}" 2>/dev/null || { "${AS_ROOT[@]}" apt-get -qq update && "${get[@]}"; }; } &&

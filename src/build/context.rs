@@ -59,6 +59,7 @@ const CLOUDS: &[File] = &[("clouds.sh", include_bytes!("../../images/clouds.sh")
 
 const BASE: &[File] = &[
     ("Containerfile", include_bytes!("../../images/base/Containerfile")),
+    ("apt.sh", include_bytes!("../../images/base/apt.sh")),
     ("dotfiles/.bashrc", include_bytes!("../../dotfiles/.bashrc")),
     ("dotfiles/.config/bat/config", include_bytes!("../../dotfiles/.config/bat/config")),
     ("dotfiles/.config/lazygit/config.yml", include_bytes!("../../dotfiles/.config/lazygit/config.yml")),

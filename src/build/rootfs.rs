@@ -149,8 +149,8 @@ struct Bootstrap {
 /// The tar's name in the scratch directory.
 const TAR: &str = "rootfs.tar";
 
-/// mmdebstrap leaves the host's name and resolver in the root filesystem, and its own options for apt.
-const TIDY: &str = r#"rm -f "$1/etc/resolv.conf" "$1/etc/hostname" "$1/etc/apt/apt.conf.d/99mmdebstrap""#;
+/// mmdebstrap leaves the host's name and resolver in the root filesystem.
+const TIDY: &str = r#"rm -f "$1/etc/resolv.conf" "$1/etc/hostname""#;
 
 /// $0 is debootstrap, $1 the root, $2 the tar, $3 the sources, then debootstrap's own arguments.
 const DEBOOTSTRAP: &str = r#"set -e
@@ -191,8 +191,6 @@ impl Bootstrap {
                     keyring,
                     // The engine makes /dev; an ordinary user could not unpack its nodes.
                     "--skip=output/dev".into(),
-                    // A mirror may be away for a minute and more.
-                    "--aptopt=Acquire::Retries \"7\"".into(),
                     format!("--customize-hook={TIDY}"),
                     distribution.suite().into(),
                     tar,

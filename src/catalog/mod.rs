@@ -292,6 +292,15 @@ impl Catalog {
             if !seen.insert(vertical.name.as_str()) {
                 return Err(Problem::new(format!("`{}` is there twice", vertical.name)));
             }
+            // They become words of a Containerfile, and of a shell.
+            let Vertical { name, user, home, .. } = vertical;
+            let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+            if user.is_empty() || user.starts_with('-') || !user.chars().all(fits) {
+                return Err(Problem::new(format!("`{name}`: `{user}` is no user's name")));
+            }
+            if !home.starts_with('/') || home.contains(char::is_control) {
+                return Err(Problem::new(format!("`{name}`: the home `{home}` is no absolute path")));
+            }
         }
         self.verticals.iter().try_for_each(|vertical| self.links(vertical).map(drop))
     }
@@ -470,6 +479,16 @@ mod tests {
             assert_eq!(error.to_string(), format!("the catalog is wrong: {message}"));
         }
         assert!(Catalog::parse("registry = 'r'\ntag = 't'\ncolour = 'red'").is_err());
+        for (user, home, says) in [
+            ("me\\nRUN x", "/", "is no user's name"),
+            ("", "/", "`` is no user's name"),
+            ("me", "home/me", "the home `home/me` is no absolute path"),
+        ] {
+            let entry =
+                format!("[[vertical]]\nname = 'a'\nsummary = ''\nuser = \"{user}\"\nhome = '{home}'\n");
+            let error = Catalog::parse(&entry).unwrap_err();
+            assert!(error.to_string().contains(says), "{error}");
+        }
     }
 
     #[test]

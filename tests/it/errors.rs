@@ -421,7 +421,7 @@ fn an_image_that_is_not_there(engine: Engine) {
 
 /// Has the next builds of `base` run another script in the place of the one that brings tools.
 fn instead_of_tools(proxy: &Proxy, script: &str) {
-    let old = "set -eu\numask 022\nexport DEBIAN_FRONTEND=noninteractive";
+    let old = "set -eu\numask 022\n# shellcheck source=images/base/apt.sh";
     let script = format!("{script:#<width$}", width = old.len());
     // As if the engine did not have the image, which other tests need.
     proxy.rewrite(&[("tazpod-base:stable/json", "tazpod-none:stable/json"), (old, &script)]);

@@ -11,7 +11,7 @@ use crate::adapters::engine::{Engine, Image};
 use crate::build::{self, Options, Reason};
 use crate::catalog::{Catalog, Origin, Vertical};
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::pod::workspace;
 use crate::ui;
 
@@ -97,6 +97,10 @@ impl Args {
             None => {}
         }
         let catalog = Catalog::of(workspace::project().as_deref())?;
+        if self.remote && matches!(self.format, Format::Mermaid | Format::Dot) {
+            return Err(Error::new(Kind::Usage, "graphs do not show where images are")
+                .hint("`tazpod images --remote` does, and with `--format json`"));
+        }
         match self.format {
             Format::Mermaid => return context.ui.data(drawing::mermaid(&catalog)),
             Format::Dot => return context.ui.data(drawing::dot(&catalog)),
