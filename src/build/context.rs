@@ -1,7 +1,7 @@
 //! The build context of an image: a tar of what is compiled in and of the running executable, or of a project's
 //! directory.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
@@ -258,34 +258,40 @@ impl Sources {
         self.containerfile().lines().any(takes)
     }
 
-    /// The images that its Containerfile names: those that it is built from or copies out of. Variables have no values here: where one
-    /// stands for the end of a name, so does an `x`.
+    /// The images that its Containerfile names: those that it is built from or copies out of. Variables are what `ARG` says; where it
+    /// does not, and one stands for the end of a name, so does an `x`.
     pub fn named(&self) -> Vec<Reference> {
-        let mut stages = HashSet::new();
-        let mut named = Vec::new();
+        let (mut defaults, mut stages, mut named) = (HashMap::new(), HashSet::new(), Vec::new());
         for line in self.containerfile().lines() {
             let mut words = line.split_whitespace();
-            if words.next().is_some_and(|word| word.eq_ignore_ascii_case("FROM")) {
-                let mut words = words.skip_while(|word| word.starts_with("--"));
-                named.extend(words.next());
-                stages.extend(words.nth(1).map(str::to_ascii_lowercase));
-            } else {
-                let flags = line.split_whitespace().filter(|word| word.starts_with("--"));
-                named.extend(flags.flat_map(|flag| flag.split(',')).filter_map(|part| {
-                    let (before, image) = part.split_once("from=")?;
-                    matches!(before, "" | "--" | "--mount=").then_some(image)
-                }));
+            let mut images = Vec::new();
+            let mut stage = None;
+            match words.next().map(str::to_ascii_uppercase).as_deref() {
+                Some("ARG") => {
+                    let set = words.filter_map(|word| word.split_once('='));
+                    defaults.extend(set.map(|(name, value)| (name, value.trim_matches(['"', '\'']))));
+                }
+                Some("FROM") => {
+                    let mut words = words.skip_while(|word| word.starts_with("--"));
+                    images.extend(words.next());
+                    stage = words.nth(1).map(str::to_ascii_lowercase);
+                }
+                _ => {
+                    let flags = words.filter(|word| word.starts_with("--")).flat_map(|flag| flag.split(','));
+                    images.extend(flags.filter_map(|flag| match flag.split_once("from=") {
+                        Some(("" | "--" | "--mount=", image)) => Some(image),
+                        _ => None,
+                    }));
+                }
             }
+            let is_image = |name: &&str| {
+                let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
+                *name != "scratch" && !is_number && !stages.contains(&name.to_ascii_lowercase())
+            };
+            named.extend(images.into_iter().filter(is_image).filter_map(|name| resolved(name, &defaults)));
+            stages.extend(stage);
         }
-        named.retain(|name| {
-            let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
-            *name != "scratch" && !is_number && !stages.contains(&name.to_ascii_lowercase())
-        });
-        let known = named.into_iter().filter_map(|name| match name.split_once('$') {
-            Some((known, _)) => known.contains(['/', ':']).then(|| format!("{known}x")),
-            None => Some(name.to_owned()),
-        });
-        known.filter_map(|name| Reference::parse(&name).ok()).collect()
+        named
     }
 
     /// The line of the Containerfile, from 1 on, where an instruction begins that a builder shows on one line.
@@ -417,6 +423,29 @@ impl Ignored {
         let decides = self.rules.iter().rev().find(|(_, pattern)| matches(pattern));
         decides.is_some_and(|(exception, _)| !exception)
     }
+}
+
+/// An image of a Containerfile, as far as it is known.
+fn resolved(name: &str, variables: &HashMap<&str, &str>) -> Option<Reference> {
+    let (mut known, mut rest) = (String::new(), name);
+    while let Some((before, after)) = rest.split_once('$') {
+        known.push_str(before);
+        let braced = after.strip_prefix('{').and_then(|inner| inner.split_once('}'));
+        let (variable, left) = braced.unwrap_or_else(|| {
+            let ends = |c: char| !c.is_ascii_alphanumeric() && c != '_';
+            after.split_at(after.find(ends).unwrap_or(after.len()))
+        });
+        let Some(value) = variables.get(variable) else {
+            return match known.strip_suffix('@') {
+                Some(known) => Reference::parse(known).ok(),
+                None if known.contains(['/', ':']) => Reference::parse(&format!("{known}x")).ok(),
+                None => None,
+            };
+        };
+        known.push_str(value);
+        rest = left;
+    }
+    Reference::parse(&format!("{known}{rest}")).ok()
 }
 
 fn line_of(containerfile: &str, instruction: &str) -> Option<usize> {
@@ -635,12 +664,22 @@ mod tests {
 
     #[test]
     fn images_that_a_containerfile_names() {
-        let text = "ARG PARENT\nFROM --platform=linux/amd64 node:22 AS Build\nFROM ${PARENT}\nfrom scratch\n\
-            COPY --link --from=build /a /\nCOPY --from=host:5000/team/x:${V} --chown=0:0 /a /from=b\n\
-            RUN --mount=type=bind,from=ghcr.io/a/b,target=/b cp /b/c --from /\nCOPY --from=1 /a /b\nADD --from=x.io/$A /c /\n";
+        let text = "ARG PARENT\nARG REGISTRY=r.io/team V='2'\nFROM --platform=linux/amd64 node:22 AS Build\nFROM ${PARENT}\nfrom scratch\n\
+            COPY --link --from=build /a /\nCOPY --from=host:5000/team/x:${W} --chown=0:0 /a /from=b\nFROM golang AS golang\nFROM golang\n\
+            RUN --mount=type=bind,from=ghcr.io/a/b,target=/b cp /b/c --from /\nCOPY --from=1 /a /b\nADD --from=x.io/$A /c /\n\
+            FROM $REGISTRY/tool:$V\nFROM y.io/z@${DIGEST}\nFROM $DIGEST\n";
         let named = Sources::in_memory(&[(CONTAINERFILE, text.as_bytes())]).named();
-        let named: Vec<String> = named.iter().map(Reference::repository).collect();
-        assert_eq!(named, ["docker.io/library/node", "host:5000/team/x", "ghcr.io/a/b", "x.io/x"]);
+        let named: Vec<String> = named.iter().map(Reference::to_string).collect();
+        let expected = [
+            "docker.io/library/node:22",
+            "host:5000/team/x:x",
+            "docker.io/library/golang:latest",
+            "ghcr.io/a/b:latest",
+            "x.io/x:latest",
+            "r.io/team/tool:2",
+            "y.io/z:latest",
+        ];
+        assert_eq!(named, expected);
     }
 
     #[test]

@@ -317,13 +317,16 @@ impl Builder<'_> {
             labels.insert(ALLOWED_LABEL.into(), "true".into());
         }
         let host_ca = if step.sources.wants_host_ca { certificates::of_host() } else { String::new() };
+        // Podman, and what its client writes, know others for parts of a registry.
+        let buildkit = self.buildkit;
+        let place = |reference: &Reference| match buildkit {
+            true => reference.registry().to_owned(),
+            false => reference.repository(),
+        };
         let mut credentials = HashMap::new();
         for reference in self.options.cache.into_iter().chain(&step.sources.named()) {
-            let registry = reference.registry();
-            if !credentials.contains_key(registry)
-                && let Some(who) = pull::credentials(context, reference, !self.buildkit).await
-            {
-                credentials.insert(registry.to_owned(), who);
+            if let Entry::Vacant(unknown) = credentials.entry(place(reference)) {
+                unknown.insert(pull::credentials(context, reference, !self.buildkit).await);
             }
         }
         let cache = self.options.cache.map(|cache| engine::Cache {
@@ -363,7 +366,7 @@ impl Builder<'_> {
         if let Some(cache) = cache.filter(|_| self.buildkit) {
             // Podman has kept each step when it was done.
             let (repository, name) = (cache.repository.repository(), &vertical.name);
-            let who = credentials.get(cache.repository.registry());
+            let who = credentials.get(&place(cache.repository)).and_then(Option::as_ref);
             let kept = push::named(context, engine, &repository, &image, name, who, pull::SILENCE_TIMEOUT);
             if let Err((error, failure)) = kept.await {
                 let hints = pull::hints(failure, cache.repository, false, false, who.is_some());

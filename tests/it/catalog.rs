@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -353,9 +353,10 @@ fn interrupted_siblings(engine: Engine) {
         catalog.push_str(&format!("[[vertical]]\nname = '{name}'\nsummary = 'ours'\nparent = 'base'\n"));
     }
     world.write(".tazpod/catalog.toml", &catalog);
+    // Of no other's cache.
+    let nonce = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
     let write = |seconds: u32| {
         for name in names {
-            let nonce = std::process::id();
             let steps =
                 format!("RUN : {name} {nonce}; printf 'done %s\\n' once\nRUN echo at it; sleep {seconds}\n");
             world.write(
@@ -416,6 +417,23 @@ fn a_disk_that_fills_up_in_a_build() {
         assert!(done.stderr.len() < 1500, "{}", done.stderr);
         assert_eq!(podman.client(&["images", "--quiet"]), "");
     }
+}
+
+/// As in a partial clone whose server is silent.
+#[test]
+fn a_git_that_never_answers() {
+    let mut world = World::new(Engine::Docker);
+    let program = world.write("bin/git", "#!/bin/sh\ntouch asked; exec sleep 60\n");
+    world.bash(&format!("chmod 755 {}", program.display())).success();
+    let bin = program.parent().unwrap().to_string_lossy().into_owned();
+    world.environment.push(("PATH".into(), format!("{bin}:/usr/bin:/bin")));
+    let words = ["images", "affected", "--since", "HEAD"];
+    let mut child = world.bare_command(&crate::rig::program().to_string_lossy(), &words).spawn().unwrap();
+    world.wait_for("git", || world.workspace.join("asked").exists());
+    let started = Instant::now();
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
 }
 
 /// Apptainer is in no distribution here: a stand-in sees what it is asked.

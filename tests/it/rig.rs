@@ -591,6 +591,8 @@ impl SmallPodman {
 
 impl Drop for SmallPodman {
     fn drop(&mut self) {
+        // Of a test that failed.
+        self.client(&["rm", "--all", "--force", "--time=0"]);
         let _ = self.service.kill();
         let _ = self.service.wait();
         let _ = Command::new("umount").args(["-R", "-l"]).arg(self.disk.path()).status();

@@ -33,8 +33,8 @@ pub struct Build<'a> {
     pub fresh: bool,
     /// Whether the engine's builder is BuildKit: Docker's, not Podman's.
     pub buildkit: bool,
-    /// For registries, by their names.
-    pub credentials: &'a HashMap<String, Credentials>,
+    /// By the registry, for Podman by the repository.
+    pub credentials: &'a HashMap<String, Option<Credentials>>,
     /// Where what steps made is looked for.
     pub cache: Option<Cache<'a>>,
 }
@@ -104,13 +104,13 @@ impl Engine {
                 parameters = format!("&layers=true&cachefrom={place}&cacheto={place}");
             }
         }
-        let who = credentials.iter().map(|(registry, who)| {
-            // By the host that a builder asks for.
-            let host = match registry.as_str() {
+        let who = credentials.iter().filter_map(|(place, who)| {
+            // By the host that the builder asks for.
+            let place = match place.as_str() {
                 "docker.io" if buildkit => "registry-1.docker.io",
-                registry => registry,
+                place => place,
             };
-            (host.to_owned(), docker_credentials(who))
+            Some((place.to_owned(), docker_credentials(who.as_ref()?)))
         });
         // Where there are none, Podman looks for its own.
         let who = Some(who.collect::<HashMap<_, _>>()).filter(|who| !who.is_empty());

@@ -93,7 +93,7 @@ impl Args {
     pub async fn run(self, context: &Context) -> Result<()> {
         match self.command {
             Some(Command::Verify(args)) => return args.run(context).await,
-            Some(Command::Affected(args)) => return args.run(context),
+            Some(Command::Affected(args)) => return args.run(context).await,
             None => {}
         }
         let catalog = Catalog::of(workspace::project().as_deref())?;
