@@ -316,13 +316,14 @@ impl World {
         let pods = fs::read_dir(self.state.join("pods"));
         let pods: Vec<_> = pods.into_iter().flatten().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(pods, Vec::<PathBuf>::new());
-        // Those of other tests come and go; ours is gone with the command.
-        let helpers = ["ps", "-aq", "--filter", "label=io.tazpod.helper"];
-        let ids = |text: String| text.lines().map(str::to_owned).collect::<Vec<_>>();
-        let before = ids(self.engine.client_stdout(&helpers));
+        // Those of other tests come and go with their processes.
+        let words = ["ps", "-a", "--filter", "label=io.tazpod.helper", "--format", "{{.Labels}}"];
+        let is_left = |rest: &str| {
+            let process: String = rest.chars().skip(1).take_while(char::is_ascii_digit).collect();
+            fs::metadata(format!("/proc/{process}/exe")).is_err()
+        };
         self.wait_for("helper containers to go", || {
-            let now = ids(self.engine.client_stdout(&helpers));
-            !before.iter().any(|id| now.contains(id))
+            !self.engine.client_stdout(&words).split("io.tazpod.helper").skip(1).any(is_left)
         });
     }
 

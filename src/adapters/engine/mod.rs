@@ -711,7 +711,8 @@ fn helper_body(helper: &Helper) -> ContainerCreateBody {
         working_dir: Some("/".into()),
         // The image's would run with the helper's capabilities.
         healthcheck: Some(HealthConfig { test: Some(vec!["NONE".into()]), ..Default::default() }),
-        labels: Some(HashMap::from([("io.tazpod.helper".to_owned(), "true".to_owned())])),
+        // Whose it is, for whoever finds one.
+        labels: Some(HashMap::from([("io.tazpod.helper".to_owned(), std::process::id().to_string())])),
         host_config: Some(HostConfig {
             network_mode: Some("none".into()),
             cap_drop: Some(vec!["ALL".into()]),
