@@ -22,8 +22,8 @@ use crate::env;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::pod::spec::{Service, VAULT_MEMORY};
 
-/// Where tokens are, in the pod's RAM.
-const DIRECTORY: &str = "services";
+/// Where tokens are, and what services of the vault keep, in the pod's RAM.
+pub(super) const DIRECTORY: &str = "services";
 /// Bytes of chance in a token.
 const TOKEN: usize = 32;
 /// How soon a service that has ended is started again; each time twice as late …
@@ -119,7 +119,12 @@ async fn keep(agent: Arc<Agent>, service: Service) {
                 agent
                     .services
                     .set(name, ServiceState::Running { pid: leader.as_raw_nonzero().get(), started });
-                match run(&agent, &service, leader, ended).await {
+                let ended = run(&agent, &service, leader, ended).await;
+                if service.vault {
+                    // What it kept of the vault there goes with it.
+                    let _ = fs::remove_dir_all(memory(name));
+                }
+                match ended {
                     None => continue,
                     Some(code) if NO_PROGRAM.contains(&code) => Err(format!("it ended with status {code}")),
                     Some(code) => Ok(format!("it ended with status {code}")),
@@ -190,6 +195,9 @@ fn start(agent: &Agent, service: &Service) -> io::Result<(Pid, oneshot::Receiver
         let (path, _) = token(&service.name).map_err(io::Error::other)?;
         extra.insert(env::TAZPOD_TOKEN_FILE.to_owned(), path.to_string_lossy().into_owned());
     }
+    if service.vault {
+        make_private(&memory(&service.name))?;
+    }
     let environment = if service.vault { agent.environment(&extra) } else { agent.user.environment(&extra) };
     let mut command = Command::new(program);
     command
@@ -200,6 +208,15 @@ fn start(agent: &Agent, service: &Service) -> io::Result<(Pid, oneshot::Receiver
         .stdin(Stdio::null());
     lead_session(&mut command, false);
     agent.reaper.spawn(&mut command)
+}
+
+/// The directory in RAM of a service of the vault.
+fn memory(name: &str) -> PathBuf {
+    Path::new(VAULT_MEMORY).join(DIRECTORY).join(name)
+}
+
+fn make_private(directory: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
 
 fn wants_token(service: &Service) -> bool {
@@ -218,8 +235,7 @@ fn token(name: &str) -> Result<(PathBuf, String)> {
     let mut random = [0; TOKEN];
     getrandom::fill(&mut random).context(Kind::Failure, || "the system has no randomness")?;
     let text: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
-    made.map_err(|source| Error::io("make", &directory, source))?;
+    make_private(&directory).map_err(|source| Error::io("make", &directory, source))?;
     files::write_atomically(&path, text.as_bytes(), 0o600)?;
     Ok((path, text))
 }

@@ -29,6 +29,7 @@ use crate::vault::tree::Root;
 use crate::vault::variables;
 
 use super::Agent;
+use super::services::DIRECTORY as SERVICES;
 
 /// The subsystem's name.
 pub const SUBSYSTEM: &str = "vault@tazpod";
@@ -146,8 +147,14 @@ pub enum Answer {
     Locked {
         /// The last save.
         saved: Saved,
-        /// Programs that have a file of the vault open, or work in its directory: name and process id.
+        /// Programs that have a file of the vault open or mapped, or work in its directory: name and process id.
         holders: Vec<(String, i32)>,
+        /// How many programs could not be looked into.
+        #[serde(default)]
+        unknown: usize,
+        /// What programs have put beside the vault, in its memory: it may be the vault's, by another name.
+        #[serde(default)]
+        beside: Vec<PathBuf>,
     },
     /// To [`Request::List`].
     Listed {
@@ -275,7 +282,7 @@ impl Vault {
             let idle = autolock.idle_s.is_some_and(|limit| idle_s >= limit);
             if ended || idle {
                 let locked = self.work(move |keeper| {
-                    let may = ended || holders().is_empty();
+                    let may = ended || holders().0.is_empty();
                     may.then(|| keeper.lock(false, &now())).transpose()
                 });
                 // What cannot be saved is not locked away; the log says why, and it is tried again.
@@ -315,7 +322,13 @@ impl Vault {
     /// Before the pod ends: saved, and gone.
     pub async fn close(&self) {
         if self.is_open() {
-            match self.work(|keeper| keeper.lock(false, &now())).await {
+            let mut saved = self.work(|keeper| keeper.lock(false, &now())).await;
+            if let Err(error) = &saved {
+                log(error);
+                // As much as can be: it is held, where it lacks something.
+                saved = self.save(false).await;
+            }
+            match saved {
                 Ok(saved) => note(&saved),
                 Err(error) => log(&error),
             }
@@ -346,13 +359,12 @@ impl Vault {
             }
             Request::Save { force } => Ok(Answer::Saved(self.save(force).await?)),
             Request::Lock { force } => {
-                let (saved, holders) = self
-                    .work(move |keeper| {
-                        let saved = keeper.lock(force, &now())?;
-                        Ok((saved, holders()))
-                    })
-                    .await?;
-                Ok(Answer::Locked { saved, holders })
+                self.work(move |keeper| {
+                    let saved = keeper.lock(force, &now())?;
+                    let (holders, unknown) = holders();
+                    Ok(Answer::Locked { saved, holders, unknown, beside: beside() })
+                })
+                .await
             }
             Request::Freeze => self.work(|keeper| keeper.freeze()).await.map(|()| Answer::Done),
             Request::Collected { n } => {
@@ -564,22 +576,44 @@ impl Read for Incoming {
     }
 }
 
-/// Programs with a file of the vault open, or in its directory.
-fn holders() -> Vec<(String, i32)> {
+/// Programs with a file of the vault open or mapped, or in its directory; and how many could not be looked into.
+fn holders() -> (Vec<(String, i32)>, usize) {
     let inside = |path: io::Result<PathBuf>| path.is_ok_and(|path| path.starts_with(VAULT_MEMORY));
-    let mut found = Vec::new();
+    let (mut found, mut unknown) = (Vec::new(), 0);
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
             continue;
         };
         let process = entry.path();
-        let descriptors = std::fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+        let descriptors = match std::fs::read_dir(process.join("fd")) {
+            Ok(descriptors) => descriptors.flatten(),
+            // Of another user, or shut off from its own. What has ended meanwhile is not there at all.
+            Err(error) => {
+                unknown += usize::from(error.kind() == io::ErrorKind::PermissionDenied && pid != 1);
+                continue;
+            }
+        };
+        let maps = || {
+            let maps = std::fs::read(process.join("maps")).unwrap_or_default();
+            String::from_utf8_lossy(&maps).contains(&format!(" {VAULT_MEMORY}/"))
+        };
         let holds = inside(std::fs::read_link(process.join("cwd")))
-            || descriptors.into_iter().any(|descriptor| inside(std::fs::read_link(descriptor.path())));
+            || descriptors.into_iter().any(|descriptor| inside(std::fs::read_link(descriptor.path())))
+            || maps();
         if holds && pid != 1 {
             let name = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
             found.push((name.trim_end().to_owned(), pid));
         }
     }
-    found
+    (found, unknown)
+}
+
+/// What is in the vault's memory and neither its nor the agent's.
+fn beside() -> Vec<PathBuf> {
+    let ours = ["open", SOCKET, SERVICES];
+    let entries = std::fs::read_dir(VAULT_MEMORY).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| !ours.iter().any(|name| entry.file_name() == *name))
+        .map(|entry| entry.path())
+        .collect()
 }

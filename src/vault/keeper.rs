@@ -162,6 +162,37 @@ struct Open {
     unsaved: Option<String>,
     /// The newest save that is held: one is enough.
     held: Option<Held>,
+    /// What was removed by [`Keeper::remove`] since: it is meant to be gone.
+    removed: Count,
+}
+
+/// The files of a tree.
+#[derive(Clone, Copy, Default)]
+struct Count {
+    all: u64,
+    /// Those that are not empty.
+    filled: u64,
+}
+
+impl Count {
+    fn of(tree: &Tree) -> Count {
+        Count { all: tree.files(), filled: tree.filled() }
+    }
+
+    fn without(self, gone: Count) -> Count {
+        let (all, filled) = (self.all.saturating_sub(gone.all), self.filled.saturating_sub(gone.filled));
+        Count { all, filled }
+    }
+
+    /// What is left, where that is so little that it is not to be current by itself.
+    fn shrunk_to(self, now: Count) -> Option<String> {
+        let lost = |before: u64, now: u64| before > 0 && now * SHRUNK <= before;
+        if lost(self.all, now.all) {
+            return Some(format!("it has {} of {} files", now.all, self.all));
+        }
+        let why = || format!("{} of {} files are not empty", now.filled, self.filled);
+        lost(self.filled, now.filled).then(why)
+    }
 }
 
 /// A save that looked wrong.
@@ -241,10 +272,18 @@ impl Keeper {
             ));
         }
         let local = self.local();
-        if let Some(left) = local.load()?.outbox.iter().find(|left| left.commit.body.n > opening.head.n) {
-            let n = left.commit.body.n;
-            return Err(Error::new(Kind::Conflict, format!("commit {n} of this pod was not collected"))
-                .hint("`tazpod vault push` collects it"));
+        for left in local.load()?.outbox {
+            let (n, vault) = (left.commit.body.n, left.commit.body.vault);
+            if vault != opening.head.vault {
+                let what = format!("this pod has saved commit {n} of another vault, {vault}");
+                return Err(Error::new(Kind::Conflict, what).hint(
+                    "where this machine has that one again, `tazpod vault push` collects it; other pods can open this one",
+                ));
+            }
+            if n > opening.head.n {
+                return Err(Error::new(Kind::Conflict, format!("commit {n} of this pod was not collected"))
+                    .hint("`tazpod vault push` collects it"));
+            }
         }
         // What cannot be removed is not in the way.
         let _ = self.clear_leftovers();
@@ -272,6 +311,7 @@ impl Keeper {
             saved,
             unsaved: None,
             held: None,
+            removed: Count::default(),
         });
         self.links.clone_from(&opening.links);
         // Written through links of the home while the vault was locked: what the vault has not is carried over.
@@ -339,8 +379,9 @@ impl Keeper {
         let local = self.local();
         let open = self.open.as_mut().ok_or_else(locked)?;
         let root = root(tree)?;
+        let before = Count::of(&open.saved).without(open.removed);
         let mut tries = 0;
-        let (found, hash, size, unreadable) = loop {
+        let (found, hash, size, unreadable, torn) = loop {
             let found = Tree::scan(&root).map_err(|source| Error::io("read", tree, source))?;
             if found.entries == open.saved.entries {
                 return match open.unsaved.as_deref().filter(|_| closing && !force) {
@@ -354,7 +395,7 @@ impl Keeper {
                     || (!closing
                         && held.whole
                         && open.elsewhere.is_none()
-                        && has_shrunk(open.saved.files(), found.files()));
+                        && before.shrunk_to(Count::of(&found)).is_some());
                 if enough && (held.whole || !closing) {
                     return Ok(Saved::Held { why: held.why.clone(), elsewhere: open.elsewhere.is_some() });
                 }
@@ -377,11 +418,12 @@ impl Keeper {
             if !torn.is_empty() && tries < TRIES {
                 continue;
             }
+            if let Some(path) = torn.first().filter(|_| closing && !force) {
+                return Err(busy_at_lock(&format!("`{}` changes", path.display())));
+            }
             let (hash, size) = incoming.finish(None)?;
-            break (found, hash, size, unreadable);
+            break (found, hash, size, unreadable, torn);
         };
-        let before = open.saved.files();
-        let shrunk = has_shrunk(open.saved.files(), found.files());
         let unlisted = found.skipped.iter().find(|skipped| skipped.why.starts_with("cannot"));
         let unlisted = unlisted.map(|skipped| format!("`{}` {}", skipped.path.display(), skipped.why));
         let unread = unreadable.first().map(|path| format!("`{}` cannot be read", path.display()));
@@ -393,8 +435,7 @@ impl Keeper {
             (_, Some(pod)) => Some(format!("the vault was open in `{pod}` first")),
             _ if force => None,
             (Some(why), None) => Some(why.clone()),
-            (None, None) if shrunk => Some(format!("it has {} of {before} files", found.files())),
-            (None, None) => None,
+            (None, None) => before.shrunk_to(Count::of(&found)),
         };
         let state = local.load()?;
         let draft = Draft {
@@ -414,9 +455,9 @@ impl Keeper {
                 Held { commit: commit.hash, tree: found, why: why.clone(), whole: incomplete.is_none() };
             // One that lacked something is worth no more than the next; beside another pod the newest counts, if it has
             // not lost what the one before has.
-            let (beside, whole, files) = (open.elsewhere.is_some(), held.whole, held.tree.files());
-            let worthless =
-                |before: &Held| !before.whole || (beside && whole && !has_shrunk(before.tree.files(), files));
+            let (beside, whole, count) = (open.elsewhere.is_some(), held.whole, Count::of(&held.tree));
+            let has_shrunk = |before: &Held| Count::of(&before.tree).shrunk_to(count).is_some();
+            let worthless = |before: &Held| !before.whole || (beside && whole && !has_shrunk(before));
             if let Some(before) = open.held.replace(held).filter(worthless) {
                 local.let_go(&before.commit)?;
                 local.tidy(&[])?;
@@ -428,12 +469,14 @@ impl Keeper {
         let skipped =
             found.skipped.iter().map(|skipped| format!("`{}`: {}", skipped.path.display(), skipped.why));
         let unread = unreadable.iter().map(|path| format!("`{}`: cannot be read", path.display()));
-        let skipped = skipped.chain(unread).collect();
+        let torn = torn.iter().map(|path| format!("`{}`: changed while it was read", path.display()));
+        let skipped = skipped.chain(unread).chain(torn).collect();
         // Of the save that this one replaces.
         local.tidy(&[])?;
         open.saved = found;
         open.unsaved = incomplete;
         open.held = None;
+        open.removed = Count::default();
         Ok(Saved::Made { n: commit.body.n, files, bytes, skipped })
     }
 
@@ -508,6 +551,7 @@ impl Keeper {
         if self.open.is_none() {
             return Err(locked());
         }
+        let before = Count::of(&self.look()?);
         let tree = self.tree();
         let root = root(&tree)?;
         let mut found = Vec::new();
@@ -537,6 +581,11 @@ impl Keeper {
                 Err(source) => Err(Error::io("remove", Path::new(name), source.into())),
             };
             outcome = outcome.and(removed);
+        }
+        let gone = before.without(Count::of(&self.look()?));
+        if let Some(open) = &mut self.open {
+            open.removed.all += gone.all;
+            open.removed.filled += gone.filled;
         }
         outcome
     }
@@ -585,21 +634,27 @@ impl Keeper {
         let closing = self.beside()?;
         // Nobody finds it by its name any more; who works in it still may write.
         fs::rename(&tree, &closing).map_err(|source| Error::io("close", &tree, source))?;
+        let mut failed = (!force).then(|| busy_at_lock("files change"));
         for _ in 0..TRIES {
             match self.save_from(&closing, force, true, time) {
-                Ok(Saved::Unchanged) => break,
-                Ok(more) => saved = more,
-                Err(error) => {
-                    // Somebody may have made a directory of that name meanwhile.
-                    renameat_with(CWD, &closing, CWD, &tree, RenameFlags::EXCHANGE)
-                        .or_else(|_| renameat_with(CWD, &closing, CWD, &tree, RenameFlags::empty()))
-                        .map_err(|source| Error::io("open again", &tree, source.into()))?;
-                    return Err(error);
+                Ok(Saved::Unchanged) => failed = None,
+                Ok(more) => {
+                    saved = more;
+                    if !matches!(saved, Saved::Held { .. }) {
+                        continue;
+                    }
+                    failed = None;
                 }
+                Err(error) => failed = Some(error),
             }
-            if matches!(saved, Saved::Held { .. }) {
-                break;
-            }
+            break;
+        }
+        if let Some(error) = failed {
+            // Somebody may have made a directory of that name meanwhile.
+            renameat_with(CWD, &closing, CWD, &tree, RenameFlags::EXCHANGE)
+                .or_else(|_| renameat_with(CWD, &closing, CWD, &tree, RenameFlags::empty()))
+                .map_err(|source| Error::io("open again", &tree, source.into()))?;
+            return Err(error);
         }
         self.open = None;
         let removed = remove_tree(&closing);
@@ -673,15 +728,16 @@ fn move_in(from: &Root, to: &Root, tree: &Tree, replace: bool) -> Result<()> {
     Ok(())
 }
 
-/// Whether the tree has lost so many files that it is not to be current by itself.
-fn has_shrunk(before: u64, now: u64) -> bool {
-    before >= SHRUNK && now * SHRUNK <= before
-}
-
 /// What is not saved must not be removed.
 fn incomplete_at_lock(why: &str) -> Error {
     Error::new(Kind::Conflict, format!("not everything can be saved: {why}"))
         .hint("make it readable (`sudo chown`), or remove it; `--force` locks without it")
+}
+
+/// What is written after the last save would be lost.
+fn busy_at_lock(what: &str) -> Error {
+    Error::new(Kind::Conflict, format!("the vault is not locked: {what} while it is saved"))
+        .hint("end the program that writes there; `--force` locks all the same")
 }
 
 fn left_in_memory(error: Error) -> Error {
@@ -954,6 +1010,12 @@ mod tests {
         let sealed = pod.spool().object(Object::Generation, &generation, 1 << 20).unwrap();
         assert_eq!(pod.unlock(begin, &sealed).unwrap_err().kind(), Kind::Conflict);
         assert_eq!(pod.spool().load().unwrap().outbox.len(), 1);
+        // Of another vault, whose newest commit has a higher number.
+        let other = VaultId([9; 16]);
+        let vk = pod.keyring.current().signer(&other).unwrap().id();
+        let error = pod.unlock(Link { vault: other, vk, n: 9, ..begin }, &sealed).unwrap_err();
+        assert!(error.to_string().starts_with("this pod has saved commit 2 of another vault"), "{error}");
+        assert_eq!(pod.spool().load().unwrap().outbox.len(), 1);
     }
 
     #[test]
@@ -974,6 +1036,65 @@ mod tests {
             assert!(pod.spool().has(Object::Generation, &held[0].body.generation));
         }
         assert_eq!(number(pod.keeper.save(true, TIME).unwrap()), 2);
+    }
+
+    #[test]
+    fn few_files_are_not_lost_silently_either() {
+        let held = |saved: Result<Saved>| match saved.unwrap() {
+            Saved::Held { why, .. } => why,
+            other => panic!("{other:?}"),
+        };
+        let mut pod = Pod::new();
+        pod.begin(&["a", "b", "c"]);
+        for name in ["a", "b", "c"] {
+            pod.write(name, "");
+        }
+        assert_eq!(held(pod.keeper.save(false, TIME)), "0 of 3 files are not empty");
+        for name in ["a", "b", "c"] {
+            fs::remove_file(pod.keeper.tree().join(name)).unwrap();
+        }
+        assert_eq!(held(pod.keeper.lock(false, TIME)), "it has 0 of 3 files");
+
+        let mut pod = Pod::new();
+        pod.begin(&["a", "b", "c"]);
+        pod.keeper.remove(&["a".into(), "b".into()], false).unwrap();
+        assert_eq!(number(pod.keeper.save(false, TIME).unwrap()), 2);
+        fs::remove_file(pod.keeper.tree().join("c")).unwrap();
+        assert_eq!(held(pod.keeper.save(false, TIME)), "it has 0 of 1 files");
+        pod.write("c", "back");
+        assert_eq!(number(pod.keeper.save(false, TIME).unwrap()), 2);
+        pod.keeper.remove(&["c".into()], false).unwrap();
+        assert_eq!(number(pod.keeper.lock(false, TIME).unwrap()), 2);
+    }
+
+    #[test]
+    fn what_is_still_written_is_not_locked_away() {
+        use std::io::Write as _;
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let mut pod = Pod::new();
+        pod.begin(&["a"]);
+        let mut file = fs::File::options().append(true).open(pod.keeper.tree().join("a")).unwrap();
+        let (stop, written) = (&AtomicBool::new(false), &AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    file.write_all(b"x").unwrap();
+                    written.store(true, Ordering::Relaxed);
+                }
+                file.write_all(b"last").unwrap();
+            });
+            while !written.load(Ordering::Relaxed) {}
+            let refused = pod.keeper.lock(false, TIME);
+            stop.store(true, Ordering::Relaxed);
+            let error = refused.unwrap_err();
+            assert_eq!(error.kind(), Kind::Conflict);
+            assert!(error.to_string().starts_with("the vault is not locked: "), "{error}");
+        });
+        assert!(pod.read("a").unwrap().ends_with("last"));
+        pod.keeper.lock(false, TIME).unwrap();
+        let (head, sealed) = pod.collect();
+        pod.unlock(head, &sealed).unwrap();
+        assert!(pod.read("a").unwrap().ends_with("last"));
     }
 
     #[test]

@@ -362,9 +362,7 @@ pub async fn pull(
             }
         },
     };
-    for (object, hash, size) in objects(&newest) {
-        fetch(local, store, object, &hash, size).await?;
-    }
+    fetch_all(local, store, &newest).await?;
     pruned::fetch(local, store).await?;
     let count = new.len();
     for (_, commit) in &new {
@@ -390,6 +388,80 @@ pub fn set_aside(local: &Local<'_>) -> Result<Vec<Commit>> {
         aside.push(outgoing.commit);
     }
     Ok(aside)
+}
+
+/// Takes the store's history for the vault's from now on, though it has not, or has another than, the newest commit that this machine has
+/// seen there; the next pull brings the rest of it. That commit, and what was not pushed, are held here, and are what is given; `None`
+/// where the store has not gone back.
+///
+/// # Errors
+/// [`Stopped::Fork`] where it is one; [`Kind::Integrity`] where the store has none of the commits that this machine has; the store's own.
+pub async fn accept_rollback(local: &Local<'_>, store: &dyn Store) -> Result<Option<Vec<Commit>>, Stopped> {
+    let Some(seen) = local.load()?.seen else { return Ok(None) };
+    match check_pin(local, store, &seen).await {
+        Ok(()) => return Ok(None),
+        Err(Stopped::Failed(error)) if error.kind() == Kind::Integrity => {}
+        Err(other) => return Err(other),
+    }
+    // Both have the same up to there, and not from there on: each commit names the one before.
+    let (mut same, mut other) = (None, seen.n);
+    loop {
+        let base: u64 = same.as_ref().map_or(0, |link: &Link| link.n);
+        if other - base <= 1 {
+            break;
+        }
+        let n = base + (other - base) / 2;
+        let (mine, theirs) = (local.commit(n)?, read_commit_bytes(store, &commit_key(n)).await?);
+        match mine.filter(|mine| theirs.as_deref() == Some(&mine.bytes)) {
+            Some(mine) => same = Some(mine.link()),
+            None => other = n,
+        }
+    }
+    let Some(same) = same else {
+        let what = format!("`{}` has no commit that this machine has seen there", store.describe());
+        return Err(Error::new(Kind::Integrity, what)
+            .hint("it was emptied, or is another vault's; what is here was not touched")
+            .into());
+    };
+    let mut aside = set_aside(local)?;
+    if let Some(newest) = pinned(local, &seen)? {
+        local.hold(&newest)?;
+        aside.push(newest);
+    }
+    local.pin(&same)?;
+    Ok(Some(aside))
+}
+
+/// The commits that lost a race and are kept in the store, oldest first, as far as they follow what this machine knows.
+///
+/// # Errors
+/// The store's own.
+pub async fn branches(local: &Local<'_>, store: &dyn Store) -> Result<Vec<Commit>, Stopped> {
+    let mut found = Vec::new();
+    for listed in store.list("branches/", "").await? {
+        // What is no commit, `verify` tells.
+        found.extend(read_commit_bytes(store, &listed.key).await?.and_then(|bytes| Commit::read(bytes).ok()));
+    }
+    found.sort_by_key(|commit| commit.body.n);
+    let mut known: Vec<Commit> = Vec::new();
+    for commit in found {
+        let before = local.commit(commit.body.n.saturating_sub(1))?;
+        if before.iter().chain(&known).any(|before| before.link().follow(&commit).is_ok()) {
+            known.push(commit);
+        }
+    }
+    Ok(known)
+}
+
+/// Brings all that a commit names here.
+///
+/// # Errors
+/// As [`fetch`].
+pub async fn fetch_all(local: &Local<'_>, store: &dyn Store, commit: &Commit) -> Result<(), Stopped> {
+    for (object, hash, size) in objects(commit) {
+        fetch(local, store, object, &hash, size).await?;
+    }
+    Ok(())
 }
 
 /// What is wrong with a store, in sentences; empty where nothing is.
@@ -593,4 +665,5 @@ fn gone_back(store: &dyn Store, seen: &Link, absent: bool) -> Error {
     let what = if absent { "does not have" } else { "has another" };
     Error::new(Kind::Integrity, format!("`{place}` {what} commit {n}, which this machine has seen there"))
         .hint("the store was rolled back, or is another vault's; what is here was not touched")
+        .hint("if that is meant, as after a restored backup: `tazpod vault pull --accept-rollback` takes what it has, and keeps what is here")
 }

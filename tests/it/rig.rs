@@ -80,12 +80,19 @@ impl Engine {
 
     /// The engine's own client, to look from outside.
     pub fn client(self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// The engine's own client, yet to be run.
+    pub fn command(self, arguments: &[&str]) -> Command {
         let address = self.address();
         let program: &[&str] = match self {
             Engine::Docker => &["docker", "--host", &address],
             Engine::Podman | Engine::Rootless => &["podman", "--remote", "--url", &address],
         };
-        Command::new("timeout").args(["-k", "2", "60"]).args(program).args(arguments).output().unwrap()
+        let mut command = Command::new("timeout");
+        command.args(["-k", "2", "60"]).args(program).args(arguments);
+        command
     }
 
     /// What the engine's own client prints; it must succeed.

@@ -279,6 +279,21 @@ fn a_fork_of_a_synchroniser_is_decided_on_each_side() {
         newcomer.run(&["pull"]).success();
         assert_eq!(newcomer.content(), two.content());
         newcomer.run(&["verify", "--read-data"]).success();
+        // So it can by a machine that had no part in it.
+        let history = newcomer.run(&["history", "--branches", "--json"]).success().json();
+        let commits = history["commits"].as_array().unwrap();
+        let lost: Vec<_> = commits.iter().filter(|commit| commit["state"] == "branch").collect();
+        assert!(!lost.is_empty() && lost.iter().all(|commit| commit["n"] == 2), "{history}");
+        let drawn = newcomer.run(&["history", "--branches"]).success().stdout;
+        assert_eq!(drawn.lines().filter(|line| line.starts_with("| o  2")).count(), lost.len(), "{drawn}");
+        assert!(!newcomer.run(&["history"]).success().stdout.contains("| o"));
+        let (hash, side) = (lost[0]["hash"].as_str().unwrap(), lost[0]["host"].as_str().unwrap());
+        newcomer.run(&["restore", &hash[..10], "--passphrase-fd", "0"]).success();
+        assert_eq!(newcomer.content(), format!("of {side}").as_bytes());
+        newcomer.run(&["verify", "--read-data"]).success();
+        newcomer
+            .run(&["restore", "00000000", "--passphrase-fd", "0"])
+            .failure(2, "this machine has no commit");
         // Both sides can still be had, wherever it was decided.
         let sides = |machine: &Machine| machine.local().held().unwrap().iter().any(|held| held.body.n == 2);
         assert!(sides(&one) && sides(&two));
@@ -306,4 +321,53 @@ fn forked() -> (Machine, Machine, tempfile::TempDir) {
     two.configure(&at(&places[0]), "");
     let [place, _] = places;
     (one, two, place)
+}
+
+#[test]
+fn a_store_that_was_set_back_is_taken_if_that_is_meant() {
+    let place = tempfile::tempdir().unwrap();
+    let (one, two) = (Machine::new("one"), Machine::new("two"));
+    for machine in [&one, &two] {
+        machine.configure(&StoreConfig::Directory(place.path().to_owned()), "");
+    }
+    for n in 1..=6 {
+        one.save(format!("state {n}").as_bytes());
+        one.run(&["push"]).success();
+        if n == 3 {
+            two.run(&["pull"]).success();
+        }
+    }
+    assert!(one.run(&["pull", "--accept-rollback"]).success().stderr.contains("the store has not gone back"));
+    // A backup of when there were four, and another machine that goes on from it.
+    let commits = place.path().join("commits");
+    for n in 5..=6 {
+        std::fs::remove_file(commits.join(format!("{n:010}"))).unwrap();
+    }
+    one.save(b"not pushed");
+    one.run(&["push"]).failure(13, "does not have commit 6, which this machine has seen there");
+    let refused = one.run(&["pull"]).failure(13, "does not have commit 6");
+    assert!(refused.stderr.contains("`tazpod vault pull --accept-rollback`"), "{}", refused.stderr);
+    two.run(&["pull"]).success();
+    two.save(b"another 5");
+    two.run(&["push"]).success();
+
+    let done = one.run(&["pull", "--accept-rollback"]).success();
+    assert!(done.stderr.contains("commit 7 of this machine is held: "), "{}", done.stderr);
+    assert!(done.stderr.contains("commit 6 of this machine is held: "), "{}", done.stderr);
+    assert_eq!(one.content(), b"another 5");
+    one.run(&["push"]).success();
+    one.run(&["verify", "--read-data"]).success();
+    let held = one.local().held().unwrap();
+    let newest = held.iter().find(|held| held.body.n == 7).unwrap();
+    one.run(&["restore", &newest.hash.to_string(), "--passphrase-fd", "0"]).success();
+    assert_eq!(one.content(), b"not pushed");
+    two.run(&["pull"]).success();
+    assert_eq!(two.content(), b"not pushed");
+
+    // Of another vault's store nothing is taken.
+    for entry in std::fs::read_dir(&commits).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    one.run(&["pull", "--accept-rollback"]).failure(13, "has no commit that this machine has seen there");
+    assert_eq!(one.content(), b"not pushed");
 }

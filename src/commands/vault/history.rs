@@ -9,13 +9,17 @@ use crate::ui;
 use crate::vault::commit::Commit;
 use crate::vault::local::Object;
 use crate::vault::pruned::Pruned;
+use crate::vault::sync;
 
 /// Show the vault's commits that this machine has, newest first.
 ///
-/// `*` is the line that everybody follows; `o`, beside it, is a side that lost, or a save that looked wrong: held, until
-/// `restore` makes it current. A merge names the side that it took.
+/// `*` is the line that everybody follows; `o`, beside it, is a side that lost, or a save that looked wrong: held here or, of other
+/// machines, a branch in the store, until `restore` makes it current. A merge names the side that it took.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Ask the store for sides that lost on other machines, too.
+    #[arg(long)]
+    branches: bool,
     /// As JSON.
     #[arg(long)]
     json: bool,
@@ -38,7 +42,7 @@ struct CommitReport {
     time: String,
     /// Of the sealed generation, in bytes.
     size: u64,
-    /// `pushed`, `pending`, `held`, or `pruned`: the state is gone, the commit is not.
+    /// `pushed`, `pending`, `held`, `branch`, or `pruned`: the state is gone, the commit is not.
     state: &'static str,
 }
 
@@ -61,7 +65,7 @@ impl CommitReport {
 impl CommitReport {
     fn into_row(self) -> [String; 8] {
         let short = |hash: &str| hash.chars().take(10).collect::<String>();
-        let line = if self.state == "held" { "| o" } else { "*" };
+        let line = if matches!(self.state, "held" | "branch") { "| o" } else { "*" };
         let hash = match self.parents.get(1) {
             Some(other) => format!("{} <- {}", short(&self.hash), short(other)),
             None => short(&self.hash),
@@ -83,7 +87,8 @@ impl CommitReport {
 impl Args {
     /// Shows it.
     pub async fn run(self, context: &Context) -> Result<()> {
-        let local = Vault::open(context).await?.local();
+        let vault = Vault::open(context).await?;
+        let local = vault.local();
         let state = local.load()?;
         let pruned = state.seen.map(|seen| Pruned::here(&local, &seen.vault)).transpose()?;
         let mut pushed = Vec::new();
@@ -102,7 +107,14 @@ impl Args {
         let report = |commit| CommitReport::of(commit, if gone(commit) { "pruned" } else { "pushed" });
         let mut commits: Vec<CommitReport> = pushed.iter().map(report).collect();
         commits.extend(state.outbox.iter().map(|outgoing| CommitReport::of(&outgoing.commit, "pending")));
-        commits.extend(local.held()?.iter().map(|commit| CommitReport::of(commit, "held")));
+        let held = local.held()?;
+        commits.extend(held.iter().map(|commit| CommitReport::of(commit, "held")));
+        if self.branches {
+            let _step = context.ui.step(format!("asking {}", vault.store.describe()));
+            let branches = sync::branches(&local, &*vault.store).await?;
+            let others = branches.iter().filter(|commit| held.iter().all(|held| held.hash != commit.hash));
+            commits.extend(others.map(|commit| CommitReport::of(commit, "branch")));
+        }
         commits.sort_by(|a, b| (b.n, &b.time).cmp(&(a.n, &a.time)));
         if self.json {
             return context.ui.json(&Report { version: 1, commits });

@@ -24,8 +24,7 @@ impl Args {
     pub async fn run(self, context: &Context) -> Result<()> {
         if let Some(socket) = inside::socket() {
             let answer = inside::ask(&socket, &Request::Lock { force: self.force }, None).await?;
-            let Answer::Locked { saved, holders } = answer else { return Err(vault::unexpected(&answer)) };
-            warn_of(context, &holders);
+            let saved = locked(context, answer)?;
             context.ui.status("the vault is locked");
             super::report(context, &saved)?;
             if let Saved::Made { .. } = saved {
@@ -39,8 +38,7 @@ impl Args {
         let step = context.ui.step("locking the vault");
         let answer = link.vault(&Request::Lock { force: self.force }, None).await?;
         drop(step);
-        let Answer::Locked { saved, holders } = answer else { return Err(vault::unexpected(&answer)) };
-        warn_of(context, &holders);
+        let saved = locked(context, answer)?;
         context.ui.status(format!("the vault is locked in `{}`", pod.name()));
         let current = vault.collect(context, &pod, Some(&link)).await?;
         super::report(context, &saved)?;
@@ -52,10 +50,26 @@ impl Args {
     }
 }
 
-fn warn_of(context: &Context, holders: &[(String, i32)]) {
+/// The last save; of what is left a warning.
+fn locked(context: &Context, answer: Answer) -> Result<Saved> {
+    let Answer::Locked { saved, holders, unknown, beside } = answer else {
+        return Err(vault::unexpected(&answer));
+    };
     for (name, pid) in holders {
         context.ui.warn(format!(
             "`{name}` ({pid} in the pod) still has files of the vault open, or works in its directory"
         ));
     }
+    if unknown > 0 {
+        context.ui.warn(format!(
+            "{unknown} programs in the pod, of other users or shut off, may have: they cannot be looked into"
+        ));
+    }
+    for path in beside {
+        let path = path.display();
+        context
+            .ui
+            .warn(format!("`{path}` is left in the pod's memory: not the vault's, unless by another name"));
+    }
+    Ok(saved)
 }

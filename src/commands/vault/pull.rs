@@ -18,6 +18,10 @@ pub struct Args {
     /// After a fork: which side goes on. The other one is kept, as a held commit here and as a branch in the store.
     #[arg(long, value_name = "SIDE")]
     keep: Option<Side>,
+    /// Take what the store has, though it has not, or has another than, the commit that this machine has seen there: it was set back, and
+    /// that was meant. What this machine had is held here.
+    #[arg(long, conflicts_with = "keep")]
+    accept_rollback: bool,
     #[command(flatten)]
     open: OpenArgs,
 }
@@ -43,6 +47,9 @@ impl Args {
             {
                 super::collect_other(context, &vault, &pod, link.as_ref()).await;
             }
+        }
+        if self.accept_rollback {
+            self.accept_rollback(context, &vault).await?;
         }
         let (mut decided, mut keyring) = (Decided::default(), None);
         let mut pulled = self.fetch(context, &vault).await;
@@ -114,6 +121,20 @@ impl Args {
             super::push_all(context, &vault).await?;
         }
         vault.local().tidy(&[vault.head()?.body.generation])
+    }
+
+    async fn accept_rollback(&self, context: &Context, vault: &Vault) -> Result<()> {
+        super::closed(context, vault).await?;
+        let Some(aside) = sync::accept_rollback(&vault.local(), &*vault.store).await? else {
+            context.ui.status("the store has not gone back");
+            return Ok(());
+        };
+        for commit in aside {
+            let (n, short) = (commit.body.n, commit.hash.short());
+            context.ui.status(format!("commit {n} of this machine is held: {short}"));
+            context.ui.hint(format!("`tazpod vault restore {short}` makes it current again"));
+        }
+        Ok(())
     }
 
     async fn fetch(&self, context: &Context, vault: &Vault) -> Result<Option<Pulled>, Stopped> {

@@ -2,7 +2,7 @@ use super::opening::OpenArgs;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::pod::vault::{self, Vault};
-use crate::vault::commit::Reason;
+use crate::vault::commit::{Commit, Reason};
 use crate::vault::id::Hash;
 use crate::vault::local::Object;
 use crate::vault::pruned;
@@ -13,7 +13,7 @@ use crate::vault::sync;
 /// That is a new commit: nothing after it is lost. The vault must be locked.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The number of the commit, or the hash of a held one, or its beginning, as `vault history` shows them.
+    /// The number of the commit, or the hash of a held one or of a branch, or its beginning, as `vault history` shows them.
     #[arg(value_name = "COMMIT")]
     commit: String,
     #[command(flatten)]
@@ -40,9 +40,13 @@ impl Args {
             Some(commit) => Some(commit),
             None => local.held()?.into_iter().find(|held| is_named(&held.hash, &self.commit)),
         };
+        let wanted = match wanted {
+            None if could_name(&self.commit) => self.branch(context, &vault).await?,
+            wanted => wanted,
+        };
         let wanted = wanted.ok_or_else(|| {
             Error::new(Kind::Usage, format!("this machine has no commit `{}`", self.commit)).hint(
-                "`tazpod vault history` lists them, `tazpod vault pull` fetches those of other machines",
+                "`tazpod vault history` lists them, with `--branches` those of other machines, too; `tazpod vault pull` fetches what is new",
             )
         })?;
         if wanted.body.generation == head.body.generation {
@@ -68,9 +72,29 @@ impl Args {
         super::push_all(context, &vault).await?;
         local.tidy(&[commit.body.generation])
     }
+
+    /// What another machine had, and lost a race with; all that it names is here then.
+    async fn branch(&self, context: &Context, vault: &Vault) -> Result<Option<Commit>> {
+        let local = vault.local();
+        let branches = sync::branches(&local, &*vault.store).await?;
+        let found = branches.into_iter().find(|branch| is_named(&branch.hash, &self.commit));
+        if let Some(branch) = &found {
+            if branch.body.vk != vault.head()?.body.vk {
+                context.ui.warn(
+                    "it is signed by a key that the vault does not have any more: be sure that it is yours",
+                );
+            }
+            sync::fetch_all(&local, &*vault.store, branch).await?;
+        }
+        Ok(found)
+    }
 }
 
 /// Whether a hash begins like this.
 fn is_named(hash: &Hash, text: &str) -> bool {
-    text.len() >= 4 && hash.to_string().starts_with(text)
+    could_name(text) && hash.to_string().starts_with(text)
+}
+
+fn could_name(text: &str) -> bool {
+    text.len() >= 4 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
