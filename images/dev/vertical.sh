@@ -15,6 +15,8 @@ rustup v1.29.1 arm64 15f6e4ce9f583b929c996c91562bad6d4454f3281de858b02cdfdef615f
 rust v1.95.0 any
 dotnet v8.0.425 amd64 934b8060a7190e5909ad1fd0785db542f487b3bbf6cdd14826b02095fdd0d0394298b1634085eff302928fccc33f7c1a7253e9b87df555fc36fce819bcd2e798
 dotnet v8.0.425 arm64 84a4d017d74d7aa842e981679d1b044e6be1f35b9b2b214021e30bc40871d016d29611cca373d8502ad5c890e3ad360ee698f9cf2d7a4d5a9fba102d88ba310f
+python v3.13.5+20250702 amd64 9f5d5260f333fcb5372ec681851d92ddac79a33362aa85626b6cc96ffe75eeef
+python v3.13.5+20250702 arm64 272a8817921856d7ac47f44c076fb62fbaf5649aa1d97b2d67a3a6adee969ff0
 claude-code v2.1.330 amd64 40ff30c5768723958032132065e6fcdd1e2dc3a2b3ff9a0bf36c6620ef1c40ef
 claude-code v2.1.330 arm64 5460d42c696670f4fd2a7ec619719edda14a576b28ee3c289b348ade96efbf6d
 END
@@ -30,6 +32,12 @@ get_rust() {
 get_dotnet() {
     archive dotnet "https://builds.dotnet.microsoft.com/dotnet/Sdk/${VERSION#v}/dotnet-sdk-${VERSION#v}-linux-$(echo "$ARCHITECTURE" | sed s/amd64/x64/).tar.gz" &&
         rm -rf /opt/dotnet && mv "$WORK/dotnet" /opt && ln -sf /opt/dotnet/dotnet /usr/local/bin/dotnet
+}
+
+# Beside the distribution's. A build that needs nothing of it: https://github.com/astral-sh/python-build-standalone
+get_python() {
+    archive python "https://github.com/astral-sh/python-build-standalone/releases/download/${VERSION#*+}/cpython-$(echo "${VERSION#v}" | sed s/+/%2B/)-$CPU-unknown-linux-gnu-install_only.tar.gz" &&
+        rm -rf /opt/python3.13 && mv "$WORK/python/python" /opt/python3.13 && ln -sf /opt/python3.13/bin/python3.13 /usr/local/bin/
 }
 
 get_code_server() {
@@ -61,6 +69,7 @@ php php-cli
 podman podman
 ruby ruby
 END
+case $VERSION_CODENAME in noble) upstream python github.com || leave_out python ;; *) package python python3 ;; esac
 upstream rust static.rust-lang.org || { packages cargo rustc && packaged rust rustc; } || leave_out rust
 upstream dotnet builds.dotnet.microsoft.com || leave_out dotnet
 kubectl_client

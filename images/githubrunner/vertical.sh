@@ -9,7 +9,7 @@ actions-runner v2.338.0 arm64 628b4a7258487b80c1d3c221095a7ded349f5ae0175fd3dfab
 END
 }
 
-# What it writes beside its programs to prove who it is leads to the pod's RAM.
+# What it writes beside its programs, of the configuration that it is started with, to prove who it is leads to the pod's RAM.
 get_actions_runner() {
     release actions-runner actions/runner \
         "actions-runner-linux-$(echo "$ARCHITECTURE" | sed s/amd64/x64/)-${VERSION#v}.tar.gz" || return

@@ -40,16 +40,14 @@ pub fn affected(directory: &Path, revision: &str) -> Result<Vec<Vertical>> {
     let git = Git { directory };
     let commit = git.commit(revision)?;
     let changed = git.changed(&commit)?;
-    let own = directory.join(OWN_CATALOG);
     let name = Path::new(if is_own { OWN_CATALOG } else { PROJECT_CATALOG });
-    let now = match is_own {
-        true => Catalog::parse(&fs::read_to_string(&own).map_err(|source| Error::io("read", &own, source))?)?,
-        false => Catalog::of(Some(directory))?,
-    };
+    let path = directory.join(name);
+    // Without the registry of the project's configuration, which changes no image.
     let parse = |text: &str| match is_own {
         true => Catalog::parse(text),
         false => Catalog::with_project(text, directory),
     };
+    let now = parse(&fs::read_to_string(&path).map_err(|source| Error::io("read", &path, source))?)?;
     // What was no catalog then, all of it is new.
     let before = parse(&git.file(&commit, name)?).or_else(|_| parse(""))?;
     touched(&now, &before, |vertical| {
@@ -155,6 +153,7 @@ impl Git<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::PROJECT_CONFIG;
 
     fn names(found: Result<Vec<Vertical>>) -> Vec<String> {
         found.unwrap().into_iter().map(|vertical| vertical.name).collect()
@@ -240,6 +239,8 @@ mod tests {
         assert_eq!(since(path, "HEAD"), ["two"]);
         assert_eq!(since(&path.join(".tazpod/one"), "HEAD"), ["two"]);
         assert_eq!(since(path, ":/x"), ["two"]);
+        write(path, PROJECT_CONFIG, "registry = 'registry.example/copies'\n");
+        assert_eq!(since(path, "HEAD"), ["two"]);
         // A catalog that was none is no reason not to go on.
         write(path, PROJECT_CATALOG, "what");
         commit(path);

@@ -248,6 +248,11 @@ impl Sources {
         }
     }
 
+    /// Whether its Containerfile has this text.
+    pub fn mentions(&self, text: &str) -> bool {
+        self.containerfile().contains(text)
+    }
+
     /// Whether its Containerfile takes this argument.
     pub fn takes(&self, argument: &str) -> bool {
         let takes = |line: &str| {

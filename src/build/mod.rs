@@ -1,6 +1,7 @@
 //! Images from the catalog: plan, context, build, verify, pull.
 
 mod affected;
+mod annotations;
 mod context;
 mod log;
 mod mirror;
@@ -23,7 +24,7 @@ use futures_util::stream::FuturesUnordered;
 
 use crate::adapters::certificates;
 use crate::adapters::engine::{self, CAPABILITIES, Endpoint, Engine, Helper, Image};
-use crate::catalog::{Catalog, Origin, Reference, Vertical};
+use crate::catalog::{Catalog, Origin, PROJECT_CATALOG, Reference, Vertical};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::pod::builds;
@@ -32,7 +33,7 @@ use crate::ui;
 pub use affected::affected;
 use context::Sources;
 use log::BuildLog;
-use plan::{ALLOWED_LABEL, CONTEXT_LABEL, Existing, PARENT_LABEL, Wanted};
+use plan::{ALLOWED_LABEL, CONTEXT_LABEL, DIRECTORY_LABEL, Existing, PARENT_LABEL, ROOT, Wanted};
 pub use plan::{Reason, Step};
 pub use pull::{PullPolicy, ensure_reference};
 pub use push::{Pushed, push};
@@ -84,7 +85,10 @@ pub async fn ensure(
     if vertical.is_local() && policy != PullPolicy::Never {
         // No registry has it: what is there, or what its sources make now.
         return match engine.image(&reference).await? {
-            Some(image) if policy == PullPolicy::Missing => Ok(image),
+            Some(image) if policy == PullPolicy::Missing => {
+                not_anothers(vertical, &image)?;
+                Ok(image)
+            }
             _ => {
                 build(context, engine, catalog, &[vertical], options).await?;
                 present(engine, &reference).await
@@ -108,6 +112,29 @@ pub async fn ensure(
     context.ui.status(format!("{error}; building it"));
     build(context, engine, catalog, &[vertical], options).await?;
     present(engine, &reference).await
+}
+
+/// The directory of what only this machine has.
+fn own_directory(vertical: &Vertical) -> Option<String> {
+    vertical.directory.as_ref().filter(|_| vertical.is_local()).map(|own| own.to_string_lossy().into_owned())
+}
+
+/// Of two projects' verticals of one name, the images have one name, too.
+fn not_anothers(vertical: &Vertical, image: &Image) -> Result<()> {
+    let (Some(other), Some(own)) = (image.labels.get(DIRECTORY_LABEL), own_directory(vertical)) else {
+        return Ok(());
+    };
+    let context = Sources::of(vertical)?.map(|sources| sources.hash());
+    if *other == own || image.labels.get(CONTEXT_LABEL) == context.as_ref() {
+        return Ok(());
+    }
+    let (name, reference) = (&vertical.name, vertical.reference());
+    Err(Error::new(
+        Kind::Image,
+        format!("`{reference}` is the image of another project's `{name}`, of `{other}`"),
+    )
+    .hint(format!("give this project's images a `tag` of their own in `{PROJECT_CATALOG}`"))
+    .hint(format!("where that project has moved here, or is not needed: `tazpod build {name}`")))
 }
 
 async fn present(engine: &Engine, reference: &str) -> Result<Image> {
@@ -139,7 +166,8 @@ pub async fn plan<'a>(
     let wanted = Wanted {
         agent: crate::BUILD,
         sources: Sources::of,
-        force: options.force || options.rootfs,
+        force: options.force,
+        rootfs: options.rootfs,
         allow_missing: options.allow_missing,
     };
     plan::plan(catalog, verticals, |reference| existing.get(reference).cloned().flatten(), wanted)
@@ -266,6 +294,10 @@ impl Builder<'_> {
         context.ui.status(format!("building `{}` ({})", vertical.name, step.reason.describe()));
         let below = self.below(step).await?;
         let previous = engine.image(&reference).await?;
+        let other = previous.as_ref().and_then(|previous| previous.labels.get(DIRECTORY_LABEL));
+        if let Some(other) = other.filter(|other| own_directory(vertical).is_some_and(|own| own != **other)) {
+            context.ui.warn(format!("`{reference}` was the image of another project, of `{other}`"));
+        }
 
         let tag = format!("{}-{}", vertical.name, std::process::id());
         let temporary = format!("{TEMPORARY}:{tag}");
@@ -303,6 +335,11 @@ impl Builder<'_> {
             self.log.show_as(&from, &below.reference);
             arguments.insert(below.argument.to_owned(), from);
             labels.insert(below.label.to_owned(), below.id.clone());
+        }
+        let base = below.as_ref().map(|below| below.reference.as_str());
+        labels.extend(annotations::of(vertical, &step.sources, base));
+        if let Some(directory) = own_directory(vertical) {
+            labels.insert(DIRECTORY_LABEL.into(), directory);
         }
         labels.insert(CONTEXT_LABEL.into(), step.sources.hash());
         if step.sources.carries_agent {
@@ -391,11 +428,11 @@ impl Builder<'_> {
             let id = present(engine, &reference).await?.id;
             return Ok(Some(Below { argument: "PARENT", reference, label: PARENT_LABEL, id }));
         }
-        if !step.sources.takes("ROOT") {
+        if !step.sources.takes(ROOT) {
             return Ok(None);
         }
         let root = |reference: String| {
-            Some(Below { argument: "ROOT", id: reference.clone(), reference, label: label::ROOT })
+            Some(Below { argument: ROOT, id: reference.clone(), reference, label: label::ROOT })
         };
         let distribution = rootfs::distribution();
         let mut why = String::new();

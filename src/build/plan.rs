@@ -12,6 +12,12 @@ pub const CONTEXT_LABEL: &str = "io.tazpod.context";
 /// Label of images: id of the image that they stand on.
 pub const PARENT_LABEL: &str = "io.tazpod.parent";
 
+/// Label of images that no registry has: the directory of the project's that they were built from.
+pub const DIRECTORY_LABEL: &str = "io.tazpod.directory";
+
+/// The argument of Containerfiles that stand on the root filesystem.
+pub const ROOT: &str = "ROOT";
+
 /// Label of images that may lack tools, because that was allowed.
 pub const ALLOWED_LABEL: &str = "io.tazpod.allow-missing";
 
@@ -75,6 +81,8 @@ pub struct Wanted<'a> {
     pub sources: fn(&Vertical) -> Result<Option<Sources>>,
     /// Build the verticals themselves even if nothing changed.
     pub force: bool,
+    /// Build what stands on the root filesystem, even if nothing changed.
+    pub rootfs: bool,
     /// Whether images may lack tools.
     pub allow_missing: bool,
 }
@@ -117,10 +125,11 @@ pub fn plan<'a>(
         let parent_is_built = steps.iter().any(|step| Some(&step.vertical.name) == current.parent.as_ref());
         let parent =
             current.parent.as_deref().and_then(|parent| decided.get(parent)).and_then(Option::as_ref);
-        let reason = if found.is_none() {
-            Some(Reason::Missing)
-        } else if wanted.force && verticals.contains(&current) {
+        let forced = wanted.force && verticals.contains(&current);
+        let reason = if forced || wanted.rootfs && sources.takes(ROOT) {
             Some(Reason::Forced)
+        } else if found.is_none() {
+            Some(Reason::Missing)
         } else if !same(CONTEXT_LABEL, &sources.hash()) {
             Some(Reason::Sources)
         } else if parent_is_built || parent.is_some_and(|parent| !same(PARENT_LABEL, &parent.id)) {
@@ -151,7 +160,7 @@ mod tests {
     use super::*;
 
     const WANTED: Wanted<'_> =
-        Wanted { agent: "1", sources: Sources::of, force: false, allow_missing: false };
+        Wanted { agent: "1", sources: Sources::of, force: false, rootfs: false, allow_missing: false };
 
     fn base() -> Sources {
         let catalog = Catalog::builtin().unwrap();
@@ -238,7 +247,12 @@ mod tests {
             [step("aws", Reason::Sources), step("k8s", Reason::Parent), step("ai", Reason::Parent)]
         );
         let force = Wanted { force: true, ..wanted };
-        assert_eq!(reasons("k8s", &[base, aws, k8s], force), [step("k8s", Reason::Forced)]);
+        let there = [base, aws, k8s];
+        assert_eq!(reasons("k8s", &there, force), [step("k8s", Reason::Forced)]);
+        assert_eq!(reasons("k8s", &there[..2], force), [step("k8s", Reason::Forced)]);
+        let rootfs = Wanted { rootfs: true, ..wanted };
+        let anew = [step("base", Reason::Forced), step("aws", Reason::Parent)];
+        assert_eq!(reasons("aws", &there, rootfs), anew);
     }
 
     #[test]

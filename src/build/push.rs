@@ -13,6 +13,8 @@ use crate::error::{Error, Kind, Result};
 
 /// The tag of what was pushed last.
 const LATEST: &str = "latest";
+/// What it has before that, where it is the catalog's tag too.
+const STABLE: &str = "stable";
 
 /// What a registry has now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +29,7 @@ pub struct Pushed {
     pub tags: Vec<String>,
 }
 
-/// Pushes the images of verticals as their catalog names them, and as `latest`; ours with their version, too. All other tags come before the first
+/// Pushes the images of verticals as their catalog names them, and as `latest`, or `stable` where it calls them that; ours with their version, too. All other tags come before the first
 /// image gets its catalog's, the one that others pull: so what breaks off leaves that where it was.
 ///
 /// # Errors
@@ -83,8 +85,8 @@ pub async fn push(
 /// The one that others pull comes last.
 fn tags(vertical: &Vertical) -> Vec<String> {
     let version = vertical.directory.is_none().then_some(env!("CARGO_PKG_VERSION"));
-    let before = version.into_iter().chain([LATEST]).filter(|tag| *tag != vertical.tag);
-    before.chain([vertical.tag.as_str()]).map(str::to_owned).collect()
+    let other = if vertical.tag == LATEST { STABLE } else { LATEST };
+    version.into_iter().chain([other, &vertical.tag]).map(str::to_owned).collect()
 }
 
 async fn pushable(engine: &Engine, vertical: &Vertical, allow_missing: bool) -> Result<Image> {
@@ -174,6 +176,6 @@ mod tests {
         own.directory = Some("/w/.tazpod/own".into());
         assert_eq!(tags(&own), ["latest", "stable"]);
         own.tag = "latest".into();
-        assert_eq!(tags(&own), ["latest"]);
+        assert_eq!(tags(&own), ["stable", "latest"]);
     }
 }

@@ -78,7 +78,8 @@ pub fn script(vertical: &Vertical) -> String {
             "output=$(timeout 60 sh -c {command} 2>&1 </dev/null) || {{ printf '`%s` ended with %s\\n%s\\n' {command} \"$?\" \"$output\"; exit 1; }}\n"
         )
     });
-    let lists = format!("cat {LISTS}/* 2>/dev/null | sed 's/^/list\\t/'\n");
+    let list = |kind: &str, of: &str| format!("cat {LISTS}/{of} 2>/dev/null | sed 's/^/{kind}\\t/'\n");
+    let lists = [list("own", &vertical.name), list("list", "*")];
     let tools = vertical.tools.iter().map(|tool| {
         format!(
             "output=$(timeout 60 sh -c {} 2>&1 </dev/null); printf 'tool\\t%s\\t%s\\t%s\\n' {} \"$?\" \"$(printf %s \"$output\" | grep -m1 .)\"\n",
@@ -86,7 +87,7 @@ pub fn script(vertical: &Vertical) -> String {
             quoted(&tool.name)
         )
     });
-    verify.chain([lists]).chain(tools).collect()
+    verify.chain(lists).chain(tools).collect()
 }
 
 /// What the script's output says of each tool.
@@ -99,10 +100,12 @@ pub fn findings(tools: &[Tool], output: &str) -> Vec<Finding> {
         })
     };
     let find = |tool: &Tool| {
-        let listed = lines("list").find(|(name, ..)| *name == tool.name);
-        if let Some((_, "-", reason)) = listed {
+        // What a layer below left out this one may bring.
+        let left_out = lines("own").find(|(name, source, _)| *name == tool.name && *source == "-");
+        if let Some((.., reason)) = left_out {
             return State::LeftOut(reason.to_owned());
         }
+        let listed = lines("list").find(|(name, source, _)| *name == tool.name && *source != "-");
         match lines("tool").find(|(name, ..)| *name == tool.name) {
             Some((_, "0", said)) => State::Works {
                 // Some that distributions build do not know their own.
@@ -189,9 +192,10 @@ mod tests {
     #[test]
     fn lists_say_where_tools_come_from_and_which_are_left_out() {
         let tools =
-            ["fzf", "nvm", "yazi", "hcloud"].map(|name| Tool { name: name.into(), check: "x".into() });
-        let output = "list\tfzf\tmise\t0.60\nlist\tnvm\t-\tcannot reach it\ntool\tfzf\t0\t0.60.1\ntool\tnvm\t127\tno\n\
-                      list\thcloud\tapt\t1.39\ntool\thcloud\t0\thcloud unknown\n";
+            ["fzf", "nvm", "yazi", "hcloud", "eza"].map(|name| Tool { name: name.into(), check: "x".into() });
+        let output = "own\tnvm\t-\tcannot reach it\nlist\tfzf\tmise\t0.60\nlist\tnvm\t-\tcannot reach it\ntool\tfzf\t0\t0.60.1\ntool\tnvm\t127\tno\n\
+                      list\thcloud\tapt\t1.39\ntool\thcloud\t0\thcloud unknown\n\
+                      list\teza\t-\tof a layer below\ntool\teza\t1\tbroken\n";
         let states: Vec<_> = findings(&tools, output).into_iter().map(|finding| finding.state).collect();
         assert_eq!(
             states,
@@ -200,6 +204,7 @@ mod tests {
                 State::LeftOut("cannot reach it".into()),
                 State::Fails("`x` never ran".into()),
                 State::Works { version: "1.39".into(), source: "apt".into() },
+                State::Fails("`x` ended with 1: broken".into()),
             ]
         );
     }

@@ -21,6 +21,9 @@ pub const PROJECT_CATALOG: &str = ".tazpod/catalog.toml";
 /// The registry of a project's verticals where it names none: they are built, never pulled.
 const NO_REGISTRY: &str = "localhost";
 
+/// The word for all verticals that can be built.
+const ALL: &str = "all";
+
 const BUILTIN: &str = include_str!("../../images/catalog.toml");
 
 /// Where a vertical's image comes from.
@@ -223,6 +226,11 @@ impl Catalog {
         let tag = file.tag.as_deref().unwrap_or("latest");
         for entry in file.vertical {
             let name = checked(entry.name)?;
+            if name == ALL {
+                return Err(Problem::new(format!(
+                    "`{ALL}` stands for all verticals, and can be none's name"
+                )));
+            }
             // As their parent has it, where they do not say.
             let parent = entry.parent.as_deref().and_then(|parent| self.get(parent));
             let user = entry.user.or_else(|| parent.map(|parent| parent.user.clone()));
@@ -325,15 +333,16 @@ impl Catalog {
         })
     }
 
-    /// The verticals of these names, each once; `all` are those that can be built.
+    /// The verticals of these names, each once; `all` are those that can be built, as far as they are `meant`.
     ///
     /// # Errors
     /// As [`Catalog::find`].
-    pub fn named(&self, names: &[String]) -> Result<Vec<&Vertical>> {
+    pub fn named(&self, names: &[String], meant: impl Fn(&Vertical) -> bool) -> Result<Vec<&Vertical>> {
+        let all = |vertical: &&Vertical| vertical.origin == Origin::Built && meant(vertical);
         let mut found: Vec<&Vertical> = Vec::new();
         for name in names {
             let these = match name.as_str() {
-                "all" => self.verticals.iter().filter(|vertical| vertical.origin == Origin::Built).collect(),
+                ALL => self.verticals.iter().filter(all).collect(),
                 name => vec![self.find(name)?],
             };
             for vertical in these {
@@ -473,6 +482,7 @@ mod tests {
             (vec![("a/b", None)], "`a/b` is not a name"),
             (vec![("-a", None)], "`-a` is not a name"),
             (vec![("", None)], "`` is not a name"),
+            (vec![("all", None)], "`all` stands for all verticals, and can be none's name"),
         ] {
             let error = catalog(&entries).unwrap_err();
             assert_eq!(error.kind(), Kind::Config);

@@ -21,7 +21,7 @@ pub struct Args {
     /// Build even if nothing changed, every step of it.
     #[arg(long)]
     force: bool,
-    /// Bootstrap the root filesystem anew.
+    /// Bootstrap the root filesystem anew, and build what stands on it.
     #[arg(long)]
     rootfs: bool,
     /// Build even without tools that cannot be fetched here; the table of tools lists them.
@@ -66,7 +66,7 @@ impl Args {
     /// Builds, or says what it would build.
     pub async fn run(self, context: &Context) -> Result<()> {
         let catalog = Catalog::of(workspace::project().as_deref())?;
-        let wanted = catalog.named(&self.verticals)?;
+        let wanted = catalog.named(&self.verticals, |_| true)?;
         let engine = context.engine()?;
         let cache = self.cache.as_deref().map(Reference::of_repository).transpose()?;
         let options = Options {

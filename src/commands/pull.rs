@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use crate::build::{self, PullPolicy};
-use crate::catalog::{Catalog, Lock};
+use crate::catalog::{Catalog, LOCK, Lock, Vertical};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::pod::workspace;
@@ -11,7 +11,7 @@ use crate::pod::workspace;
 /// With `--sif`, into a file for Apptainer, which must be installed; no engine is asked then.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The verticals, or `all` that can be built.
+    /// The verticals, or `all` that can be built and have a registry; with `--locked`, those that the lock file has.
     #[arg(value_name = "VERTICAL", required = true)]
     verticals: Vec<String>,
     /// The images that the project's `.tazpod/lock.toml` names, by their digests.
@@ -35,7 +35,11 @@ impl Args {
             }
         };
         let mut references = Vec::new();
-        for vertical in catalog.named(&self.verticals)? {
+        let meant = |vertical: &Vertical| match &lock {
+            Some(lock) => lock.image(&vertical.name).is_ok(),
+            None => !vertical.is_local(),
+        };
+        for vertical in catalog.named(&self.verticals, meant)? {
             references.push(match &lock {
                 Some(lock) => lock.image(&vertical.name)?.to_owned(),
                 None if vertical.is_local() => {
@@ -47,6 +51,11 @@ impl Args {
             });
         }
         match (self.sif, references.as_slice()) {
+            (None, []) => {
+                // `all` of a lock file that has none.
+                Err(Error::new(Kind::Config, format!("`{LOCK}` has no images"))
+                    .hint("`tazpod push all --lock` writes them down"))
+            }
             (None, references) => {
                 let engine = context.engine()?;
                 for reference in references {

@@ -8,11 +8,11 @@ use crate::pod::workspace;
 
 /// Push the images of verticals to their registry.
 ///
-/// Under the tag of their catalog and as `latest`, ours with their version, too. All arrive before the first of them gets the tag that others
+/// Under the tag of their catalog and as `latest` (`stable`, where that is the catalog's), ours with their version, too. All arrive before the first of them gets the tag that others
 /// pull. Credentials are those of `docker login` or `podman login`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The verticals, or `all` that can be built.
+    /// The verticals, or `all` that can be built and have a registry.
     #[arg(value_name = "VERTICAL", required = true)]
     verticals: Vec<String>,
     /// Push even what was built without tools that could not be fetched.
@@ -56,7 +56,7 @@ impl Args {
                 .hint("`tazpod init` makes one"));
             }
         };
-        let wanted = catalog.named(&self.verticals)?;
+        let wanted = catalog.named(&self.verticals, |vertical| !vertical.is_local())?;
         if let Some(foreign) = wanted.iter().find(|vertical| vertical.origin == Origin::Foreign) {
             return Err(Error::new(Kind::Usage, format!("`{}` is others' to push", foreign.name)));
         }

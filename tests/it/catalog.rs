@@ -197,6 +197,12 @@ fn a_vertical_of_the_project(engine: Engine) {
     assert!(!engine.images().contains("tazpod-acme"));
     world.run(&["images", "verify", "acme"]).failure(5, "`localhost/tazpod-acme:one` is not there");
     world.bash("chmod 755 .tazpod/acme/run.sh").success();
+    let good = fs::read_to_string(world.workspace.join(".tazpod/catalog.toml")).unwrap();
+    world.write(".tazpod/catalog.toml", &good.replace("['git']", "['git', 'nowhere']"));
+    let broken =
+        world.run(&["build", "acme", "--allow-missing"]).failure(5, "`nowhere --version` ended with 127");
+    assert!(!engine.images().contains("tazpod-acme"), "{}", broken.stderr);
+    world.write(".tazpod/catalog.toml", &good);
 
     let done = world.run(&["up", "acme", "--detach", "--allow-missing"]).success();
     assert!(done.stderr.contains("built `localhost/tazpod-acme:one`"), "{}", done.stderr);
@@ -240,6 +246,28 @@ fn a_vertical_of_the_project(engine: Engine) {
         (Some("outdated"), Some("sources changed"))
     );
     world.run(&["down", "--all"]).success();
+
+    let label = |name: &str| {
+        let format = format!("{{{{index .Config.Labels \"{name}\"}}}}");
+        engine.client_stdout(&["inspect", "--format", &format, "localhost/tazpod-acme:one"]).trim().to_owned()
+    };
+    let said = |name: &str| label(&format!("org.opencontainers.image.{name}"));
+    assert_eq!(
+        (said("title"), said("description"), said("version")),
+        ("tazpod-acme".into(), "ours".into(), String::new())
+    );
+    assert_eq!(said("base.name"), "ghcr.io/tazpod/tazpod-base:stable");
+    // Another project with a vertical of that name.
+    let other = World::new(engine);
+    vertical(&other, "acme", "parent = 'base'", "ARG PARENT\nFROM ${PARENT}\n");
+    let directory = label("io.tazpod.directory");
+    assert!(directory.ends_with("/.tazpod/acme"), "{directory}");
+    let refused = other.run(&["up", "acme", "--detach"]);
+    let refused = refused.failure(5, &format!("is the image of another project's `acme`, of `{directory}`"));
+    assert!(refused.stderr.contains("`tazpod build acme`"), "{}", refused.stderr);
+    let taken = other.run(&["build", "acme", "--allow-missing"]).success();
+    assert!(taken.stderr.contains("was the image of another project"), "{}", taken.stderr);
+    world.run(&["up", "acme", "--detach"]).failure(5, "is the image of another project's `acme`");
     let all = engine.images();
     assert!(!all.contains("tazpod-build:acme"), "{all}");
     engine.client_stdout(&["rmi", "localhost/tazpod-acme:one"]);

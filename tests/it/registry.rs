@@ -517,7 +517,7 @@ fn a_registry_that_ends_in_mid_push(engine: Engine) {
         }
         image
     };
-    let _first = give(b"first");
+    let _first = give(b"first of two");
     let pushed = world.run(&["push", "small", "other"]).success().stderr;
     let order: Vec<_> = ["small:latest", "other:latest", "small:stable", "other:stable"]
         .iter()
@@ -527,7 +527,7 @@ fn a_registry_that_ends_in_mid_push(engine: Engine) {
     let before = ["small", "other"].map(id);
 
     // It ends when the first image has arrived, by the first of its names.
-    let _second = give(b"second");
+    let _second = give(b"second of two");
     let mut command = world.command(&program().to_string_lossy(), &["push", "small", "other"]);
     let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);

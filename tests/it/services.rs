@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::on_every_engine;
 use crate::rig::{Engine, World, program};
 
-on_every_engine!(services_are_kept_running, a_service_of_the_vault);
+on_every_engine!(services_are_kept_running, a_service_of_the_vault, a_runner_of_actions);
 
 const PASSPHRASE: &[u8] = b"six words by chance are enough\n";
 
@@ -181,4 +181,85 @@ fn a_service_of_the_vault(engine: Engine) {
         (log.stdout + &log.stderr).contains("from the vault\n\nWORD=of-the-vault\n")
     });
     end(&world, "keyed");
+}
+
+/// What GitHub's API answers, by its documentation: `POST /repos/{owner}/{repo}/actions/runners/generate-jitconfig`.
+const GITHUB: &str = r#"
+import base64, http.server, json
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        there = self.path == "/api/v3/repos/acme/app/actions/runners/generate-jitconfig"
+        if not there:
+            code, said = 404, {"message": "Not Found"}
+        elif self.headers["Authorization"] != "Bearer right-token":
+            code, said = 401, {"message": "Bad credentials"}
+        else:
+            files = {".runner": json.dumps(asked), ".credentials_rsaparams": "a key"}
+            files = {name: base64.b64encode(text.encode()).decode() for name, text in files.items()}
+            code, said = 201, {"encoded_jit_config": base64.b64encode(json.dumps(files).encode()).decode()}
+        self.send_response(code)
+        self.end_headers()
+        self.wfile.write(json.dumps(said).encode())
+http.server.HTTPServer(("127.0.0.1", 8901), Answer).serve_forever()
+"#;
+
+/// In the place of the runner, which is not in reach here: writes what it is given to the files beside it, as that does.
+const RUNNER: &str = r#"#!/bin/sh
+cd /opt/actions-runner
+printf %s "$ACTIONS_RUNNER_INPUT_JITCONFIG" | base64 -d | jq -r 'to_entries[] | "\(.key) \(.value)"' |
+    while read -r name content; do printf %s "$content" | base64 -d >"$name"; done
+exec sleep 1000
+"#;
+
+fn a_runner_of_actions(engine: Engine) {
+    let service =
+        |name: &str, command: &str| format!("[[vertical.service]]\nname = '{name}'\ncommand = [{command}]\n");
+    let services = service("github", "'python3', '/workspace/github.py'")
+        + &service("actions-runner", "'sh', '/workspace/service.sh'")
+        + "vault = true\n";
+    let world = pod(engine, "runner", &services);
+    world.write("github.py", GITHUB);
+    world.write("run.sh", RUNNER);
+    world.write("service.sh", include_str!("../../images/githubrunner/service.sh"));
+    world.sh("sudo install -D -o tazpod -m 755 /workspace/run.sh /opt/actions-runner/run.sh").success();
+    world.sh("sudo chown tazpod: /opt/actions-runner").success();
+    let recipe = include_str!("../../images/githubrunner/vertical.sh");
+    let links = recipe.split_once("    for file").unwrap().1.split_once("    chown").unwrap().0;
+    world.sh(&format!("for file{}", links.replace("|| return", ""))).success();
+
+    world.run_with(&["vault", "init", "--passphrase-fd", "0"], PASSPHRASE).success();
+    world.run_with(&["vault", "unlock", "--passphrase-fd", "0"], PASSPHRASE).success();
+    let says = |words: &str| {
+        world.wait_for(words, || {
+            let log = world.run(&["logs"]).success();
+            (log.stdout + &log.stderr).contains(words)
+        });
+    };
+    says("actions-runner: the vault has no github-runner/url");
+    let set = |name: &str, text: &str| {
+        world
+            .sh(&format!(
+                "mkdir -p /run/vault/open/github-runner; echo '{text}' >/run/vault/open/github-runner/{name}"
+            ))
+            .success();
+    };
+    set("token", "wrong-token");
+    set("url", "http://example.org/acme/app");
+    says("actions-runner: http://example.org/acme/app is no address of a repository or an organisation");
+    set("url", "http://127.0.0.1:8901/acme/app/");
+    says("actions-runner: 127.0.0.1:8901 does not register it: Bad credentials");
+    set("labels", "gpu,large");
+    set("token", "right-token");
+    let kept = "/run/vault/services/actions-runner";
+    world.wait_for("the runner to be registered", || {
+        world.sh(&format!("cat {kept}/.credentials_rsaparams")).stdout == "a key"
+    });
+    let asked: Value =
+        serde_json::from_str(&world.sh("cat /opt/actions-runner/.runner").success().stdout).unwrap();
+    assert_eq!(asked["labels"], serde_json::json!(["gpu", "large"]));
+    assert_eq!((&asked["runner_group_id"], &asked["work_folder"]), (&1.into(), &"_work".into()));
+    world.run(&["vault", "lock"]).success();
+    world.wait_for("what it was given to be gone", || world.sh(&format!("test -e {kept}")).code == 1);
+    end(&world, "runner");
 }
