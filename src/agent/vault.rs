@@ -23,6 +23,7 @@ use crate::error::{Context as _, Error, Kind, Result};
 use crate::link::pipe::Receiving;
 use crate::pod::spec::{RUN, VAULT_MEMORY, VAULT_SPOOL};
 use crate::vault::archive::{Extracted, Limits};
+use crate::vault::disk::RealDisk;
 use crate::vault::id::VaultId;
 use crate::vault::keeper::{Keeper, Listed, Opening, Saved};
 use crate::vault::tree::Root;
@@ -215,7 +216,7 @@ impl Vault {
     /// With nothing open. `home` is that of the pod's user.
     pub fn new(home: PathBuf) -> Vault {
         let spool = Path::new(RUN).join(VAULT_SPOOL);
-        let keeper = Keeper::new(VAULT_MEMORY.into(), spool, home);
+        let keeper = Keeper::new(&RealDisk::SHARED, VAULT_MEMORY.into(), spool, home);
         Vault {
             keeper: Arc::new(Mutex::new(keeper)),
             opened: Arc::default(),

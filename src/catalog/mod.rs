@@ -517,6 +517,10 @@ mod tests {
         assert_eq!((acme.user.as_str(), acme.home.as_str()), ("tazpod", "/home/tazpod"));
         assert_eq!(acme.directory, Some(workspace.path().join(".tazpod/acme")));
         assert!(acme.is_local() && acme.origin == Origin::Built);
+        let text = "[[foreign]]\nname = 'old'\nimage = 'r.example/old/{name}:1'\nsummary = ''\nuser = 'dev'\n\
+                    home = '/home/dev'\nnames = ['tools']\n";
+        let old = of(text).unwrap().find("old:tools").unwrap().clone();
+        assert_eq!((old.reference().as_str(), old.origin), ("r.example/old/tools:1", Origin::Foreign));
         let text =
             "registry = 'r.example/t'\n[[vertical]]\nname = 'x'\nsummary = ''\nuser = 'u'\nhome = '/'\n";
         let there = of(text).unwrap().find("x").unwrap().clone();

@@ -14,7 +14,7 @@ use zeroize::Zeroize as _;
 
 use super::archive::{self, Extracted, Limits, Packed};
 use super::commit::{Commit, Draft, Link, Reason};
-use super::disk::RealDisk;
+use super::disk::Disk;
 use super::hashing::Hashing;
 use super::id::{Hash, VaultId};
 use super::key::{Identity, Recipient, Signer};
@@ -206,6 +206,8 @@ struct Held {
 
 /// The two directories, and the open vault, if one is.
 pub struct Keeper {
+    /// The spool's.
+    disk: &'static dyn Disk,
     /// In RAM; the open tree is `open` in it.
     memory: PathBuf,
     /// On the host's disk: ciphertext alone.
@@ -218,8 +220,8 @@ pub struct Keeper {
 
 impl Keeper {
     /// With nothing open.
-    pub fn new(memory: PathBuf, spool: PathBuf, home: PathBuf) -> Keeper {
-        Keeper { memory, spool, home, links: Vec::new(), open: None }
+    pub fn new(disk: &'static dyn Disk, memory: PathBuf, spool: PathBuf, home: PathBuf) -> Keeper {
+        Keeper { disk, memory, spool, home, links: Vec::new(), open: None }
     }
 
     /// Where the open tree is.
@@ -244,7 +246,7 @@ impl Keeper {
     }
 
     fn local(&self) -> Local<'static> {
-        Local::new(&RealDisk::SHARED, self.spool.clone())
+        Local::new(self.disk, self.spool.clone())
     }
 
     /// Opens a sealed generation.
@@ -819,7 +821,9 @@ fn carry_over(from: &Path, to: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vault::disk::RealDisk;
     use crate::vault::key::Keyring;
+    use crate::vault::sim::{Power, SimDisk, Survives};
 
     const VAULT: VaultId = VaultId([4; 16]);
     const TIME: &str = "2026-01-01T00:00:00Z";
@@ -833,12 +837,16 @@ mod tests {
 
     impl Pod {
         fn new() -> Pod {
+            Pod::on(&RealDisk::SHARED)
+        }
+
+        fn on(disk: &'static dyn Disk) -> Pod {
             let directory = tempfile::tempdir().unwrap();
             for name in ["memory", "home"] {
                 fs::create_dir(directory.path().join(name)).unwrap();
             }
             let at = |name: &str| directory.path().join(name);
-            let keeper = Keeper::new(at("memory"), at("spool"), at("home"));
+            let keeper = Keeper::new(disk, at("memory"), at("spool"), at("home"));
             Pod { keeper, keyring: Keyring::generate(VAULT).unwrap(), directory }
         }
 
@@ -857,7 +865,7 @@ mod tests {
         }
 
         fn spool(&self) -> Local<'static> {
-            Local::new(&RealDisk::SHARED, self.at("spool"))
+            self.keeper.local()
         }
 
         /// A sealed tree of these files.
@@ -875,6 +883,10 @@ mod tests {
 
         /// The first generation: a tree of these files.
         fn begin(&mut self, files: &[&str]) {
+            self.try_begin(files).unwrap();
+        }
+
+        fn try_begin(&mut self, files: &[&str]) -> Result<Extracted> {
             let bytes = self.sealed(files);
             let draft = Draft {
                 generation: Hash::of(&bytes),
@@ -889,7 +901,16 @@ mod tests {
             let signer = self.keyring.current().signer(&VAULT).unwrap();
             let commit = Commit::write(VAULT, None, draft, &signer, None).unwrap();
             let link = Link::begin(&commit).unwrap();
-            self.unlock(link, &bytes).unwrap();
+            self.unlock(link, &bytes)
+        }
+
+        /// What a commit of the spool has in the file `a`.
+        fn sealed_text(&self, commit: &Commit) -> String {
+            let sealed = self.spool().object(Object::Generation, &commit.body.generation, 1 << 20).unwrap();
+            let plain = tempfile::tempdir().unwrap();
+            let opened = self.keyring.open(&sealed[..]).unwrap();
+            archive::extract(opened, &root(plain.path()).unwrap(), Limits::default()).unwrap();
+            fs::read_to_string(plain.path().join("a")).unwrap()
         }
 
         fn opening(&self, head: Link, sealed: &[u8]) -> Opening {
@@ -1119,13 +1140,73 @@ mod tests {
             assert_eq!(pod.spool().held().unwrap().len(), 1);
         }
         assert!(matches!(pod.keeper.lock(false, TIME).unwrap(), Saved::Held { .. }));
-        let held = pod.spool().held().unwrap();
-        let generation = pod.spool().object(Object::Generation, &held[0].body.generation, 1 << 20).unwrap();
         assert_eq!(pod.spool().load().unwrap().outbox, []);
-        let plain = tempfile::tempdir().unwrap();
-        let opened = pod.keyring.open(&generation[..]).unwrap();
-        archive::extract(opened, &root(plain.path()).unwrap(), Limits::default()).unwrap();
-        assert_eq!(fs::read_to_string(plain.path().join("a")).unwrap(), "2");
+        assert_eq!(pod.sealed_text(&pod.spool().held().unwrap()[0]), "2");
+    }
+
+    /// The power goes at any step of a pod's day: what was saved last, or was about to be, is what the host finds.
+    #[test]
+    fn what_was_saved_survives_a_crash() {
+        /// What was acknowledged, and what is under way; of the current state, and of the held one.
+        #[derive(Default)]
+        struct Log {
+            current: [String; 2],
+            held: [Option<String>; 2],
+            /// What the host has taken over.
+            host: Option<String>,
+        }
+        fn day(pod: &mut Pod, log: &mut Log) -> Result<()> {
+            log.current = ["a".into(), "a".into()];
+            pod.try_begin(&["a"])?;
+            for text in ["1", "2", "3"] {
+                pod.write("a", text);
+                log.current[1] = text.into();
+                pod.keeper.save(false, TIME)?;
+                log.current[0] = text.into();
+                if text == "2" {
+                    pod.keeper.freeze()?;
+                }
+            }
+            pod.write("a", "");
+            log.held[1] = Some(String::new());
+            pod.keeper.save(false, TIME)?;
+            log.held[0] = Some(String::new());
+            pod.write("a", "4");
+            log.current[1] = "4".into();
+            pod.keeper.lock(false, TIME)?;
+            log.current[0] = "4".into();
+            pod.keeper.freeze()?;
+            let last = pod.spool().load()?.outbox.last().unwrap().commit.clone();
+            log.host = Some("4".into());
+            pod.keeper.collected(last.body.n)?;
+            pod.keeper.tidy()
+        }
+        for survives in [Survives::Synced, Survives::Names, Survives::Everything] {
+            for steps in 0.. {
+                let power = Power::for_steps(steps);
+                let disk: &'static SimDisk = Box::leak(Box::new(SimDisk::new(power.clone())));
+                let (mut pod, mut log) = (Pod::on(disk), Log::default());
+                let ended = day(&mut pod, &mut log);
+                if !power.is_gone() {
+                    ended.unwrap();
+                    assert!(steps > 50, "{steps} steps");
+                    break;
+                }
+                power.restore();
+                disk.crash(survives);
+                let spool = pod.spool();
+                let texts: Vec<_> =
+                    spool.load().unwrap().outbox.iter().map(|out| pod.sealed_text(&out.commit)).collect();
+                let newest = texts.last().cloned().or(log.host);
+                let newest = newest.unwrap_or_else(|| "a".into());
+                assert!(log.current.contains(&newest), "{steps}: {newest} of {:?}", log.current);
+                let held: Vec<_> = spool.held().unwrap().iter().map(|held| pod.sealed_text(held)).collect();
+                assert!(log.held.contains(&held.first().cloned()), "{steps}: {held:?} of {:?}", log.held);
+                // And the next day goes on from it.
+                spool.tidy(&[]).unwrap();
+                assert_eq!(spool.load().unwrap().outbox.len(), texts.len());
+            }
+        }
     }
 
     #[test]
