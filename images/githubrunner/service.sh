@@ -40,6 +40,8 @@ answer=$(printf 'header = "Authorization: Bearer %s"\n' "$(cat "$settings/token"
     curl --config - --silent --show-error --fail-with-body --max-time 60 --header 'Accept: application/vnd.github+json' \
         --json "$request" "$api/$path/actions/runners/generate-jitconfig") ||
     fail "$host does not register it: $(printf %s "$answer" | jq -r '.message? // empty' 2>/dev/null)"
+# It writes through them, and removes them when a job is done.
+for file in .runner .credentials .credentials_rsaparams; do ln -sfn "/run/vault/services/actions-runner/$file" "$runner/$file"; done
 ACTIONS_RUNNER_INPUT_JITCONFIG=$(printf %s "$answer" | jq -er .encoded_jit_config) || fail "$host gives no configuration"
 export ACTIONS_RUNNER_INPUT_JITCONFIG
 unset answer

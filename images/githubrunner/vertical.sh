@@ -9,7 +9,6 @@ actions-runner v2.338.0 arm64 628b4a7258487b80c1d3c221095a7ded349f5ae0175fd3dfab
 END
 }
 
-# What it writes beside its programs, of the configuration that it is started with, to prove who it is leads to the pod's RAM.
 get_actions_runner() {
     release actions-runner actions/runner \
         "actions-runner-linux-$(echo "$ARCHITECTURE" | sed s/amd64/x64/)-${VERSION#v}.tar.gz" || return
@@ -17,9 +16,6 @@ get_actions_runner() {
     case $VERSION_CODENAME in noble) icu=libicu74 ;; *) icu=libicu76 ;; esac
     packages "$icu" libkrb5-3 libssl3t64 zlib1g || return
     rm -rf /opt/actions-runner && mv "$WORK/actions-runner" /opt/actions-runner || return
-    for file in .runner .credentials .credentials_rsaparams; do
-        ln -s "/run/vault/services/actions-runner/$file" "/opt/actions-runner/$file" || return
-    done
     chown -R tazpod: /opt/actions-runner
 }
 

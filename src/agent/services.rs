@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
@@ -113,6 +113,7 @@ async fn keep(agent: Arc<Agent>, service: Service) {
             tokio::time::sleep(LOOK).await;
         }
         let begun = Instant::now();
+        let dependent = service.vault.then(|| agent.vault.serves());
         let why = match start(&agent, &service) {
             Ok((leader, ended)) => {
                 let started = seconds(SystemTime::now());
@@ -124,13 +125,21 @@ async fn keep(agent: Arc<Agent>, service: Service) {
                     // What it kept of the vault there goes with it.
                     let _ = fs::remove_dir_all(memory(name));
                 }
+                drop(dependent);
                 match ended {
                     None => continue,
                     Some(code) if NO_PROGRAM.contains(&code) => Err(format!("it ended with status {code}")),
-                    Some(code) => Ok(format!("it ended with status {code}")),
+                    Some(code) => {
+                        if code == 0 {
+                            // Its work was done, and there may be more.
+                            pause = FIRST_PAUSE;
+                        }
+                        Ok(format!("it ended with status {code}"))
+                    }
                 }
             }
             Err(error) => {
+                drop(dependent);
                 let why = format!("it cannot be started: {error}");
                 let never = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied);
                 if never { Err(why) } else { Ok(why) }
@@ -159,10 +168,10 @@ fn missing(agent: &Agent, service: &Service) -> Option<&'static str> {
     if agent.boot.missing_share().is_some() {
         return Some("the workspace");
     }
-    (service.vault && !agent.vault.is_open()).then_some("the vault to be opened")
+    (service.vault && !agent.vault.is_for_services()).then_some("the vault to be opened")
 }
 
-/// Its status; `None` where it was ended because the vault is locked.
+/// Its status; `None` where it was ended because the vault is, or is to be, locked.
 async fn run(
     agent: &Agent,
     service: &Service,
@@ -170,7 +179,7 @@ async fn run(
     mut ended: oneshot::Receiver<ExitCode>,
 ) -> Option<ExitCode> {
     let locked = async {
-        while agent.vault.is_open() {
+        while agent.vault.is_for_services() {
             tokio::time::sleep(LOOK).await;
         }
     };
@@ -179,9 +188,9 @@ async fn run(
         () = locked, if service.vault => {}
     }
     signal_group(leader, Signal::TERM);
-    if tokio::time::timeout(GRACE, ended).await.is_err() {
-        signal_group(leader, Signal::KILL);
-    }
+    // And who is left of its group.
+    let _ = tokio::time::timeout(GRACE, &mut ended).await;
+    let _ = kill_process_group(leader, Signal::KILL);
     None
 }
 

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::net::UnixListener;
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use zeroize::Zeroize as _;
 
 use crate::error::{Context as _, Error, Kind, Result};
@@ -42,6 +42,8 @@ const INTERVAL: Duration = Duration::from_secs(30);
 const QUIET: Duration = Duration::from_secs(2);
 /// … and how often that is waited for.
 const PATIENCE: u32 = 30;
+/// How long services are waited for before it is locked: until they are killed, and a little.
+const SERVICES_END: Duration = Duration::from_secs(12);
 /// The socket in [`VAULT_MEMORY`] by which programs of the pod ask: the directory is theirs alone.
 pub const SOCKET: &str = "tazpod.sock";
 /// How long a client may be silent amid its request.
@@ -210,6 +212,32 @@ pub struct Vault {
     open: Arc<Mutex<Option<(VaultId, bool)>>>,
     /// Since when it is open.
     autolock: Arc<Mutex<(AutoLock, Instant)>>,
+    services: Arc<Dependents>,
+}
+
+/// Services that run while it is open.
+struct Dependents {
+    /// They are to end: it is about to be locked.
+    closing: watch::Sender<bool>,
+    running: watch::Sender<usize>,
+}
+
+/// One of them runs, until this is dropped.
+pub(super) struct Dependent(Arc<Dependents>);
+
+impl Drop for Dependent {
+    fn drop(&mut self) {
+        self.0.running.send_modify(|count| *count -= 1);
+    }
+}
+
+/// None of them begins, until this is dropped.
+struct Closing(Arc<Dependents>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.closing.send_replace(false);
+    }
 }
 
 impl Vault {
@@ -222,7 +250,32 @@ impl Vault {
             opened: Arc::default(),
             open: Arc::default(),
             autolock: Arc::new(Mutex::new((AutoLock::default(), Instant::now()))),
+            services: Arc::new(Dependents {
+                closing: watch::Sender::new(false),
+                running: watch::Sender::new(0),
+            }),
         }
+    }
+
+    /// Whether services may run that want it.
+    pub(super) fn is_for_services(&self) -> bool {
+        self.is_open() && !*self.services.closing.borrow()
+    }
+
+    /// Notes that one does.
+    pub(super) fn serves(&self) -> Dependent {
+        self.services.running.send_modify(|count| *count += 1);
+        Dependent(Arc::clone(&self.services))
+    }
+
+    /// Has them end, so that nobody of ours writes while it is locked.
+    async fn closing(&self) -> Closing {
+        self.services.closing.send_replace(true);
+        let closing = Closing(Arc::clone(&self.services));
+        let mut running = self.services.running.subscribe();
+        // One that does not end is killed sooner.
+        let _ = tokio::time::timeout(SERVICES_END, running.wait_for(|count| *count == 0)).await;
+        closing
     }
 
     /// Variables for new sessions and commands, from the open vault.
@@ -282,8 +335,12 @@ impl Vault {
             let idle_s = agent.activity.idle().min(since.elapsed()).as_secs();
             let idle = autolock.idle_s.is_some_and(|limit| idle_s >= limit);
             if ended || idle {
+                let closing = match ended || holders().0.is_empty() {
+                    true => Some(self.closing().await),
+                    false => None,
+                };
                 let locked = self.work(move |keeper| {
-                    let may = ended || holders().0.is_empty();
+                    let may = closing.is_some();
                     may.then(|| keeper.lock(false, &now())).transpose()
                 });
                 // What cannot be saved is not locked away; the log says why, and it is tried again.
@@ -360,6 +417,7 @@ impl Vault {
             }
             Request::Save { force } => Ok(Answer::Saved(self.save(force).await?)),
             Request::Lock { force } => {
+                let _closing = self.closing().await;
                 self.work(move |keeper| {
                     let saved = keeper.lock(force, &now())?;
                     let (holders, unknown) = holders();

@@ -96,7 +96,10 @@ pub async fn ensure(
         };
     }
     let failed = match ensure_reference(context, engine, &reference, policy).await {
-        Ok(image) => return Ok(image),
+        Ok(image) => {
+            not_anothers(vertical, &image)?;
+            return Ok(image);
+        }
         Err(failed) => failed,
     };
     let (absent, error) = (failed.failure.is_absence(), failed.error);

@@ -100,12 +100,12 @@ pub fn findings(tools: &[Tool], output: &str) -> Vec<Finding> {
         })
     };
     let find = |tool: &Tool| {
+        let of = |kind, left_out: bool| {
+            lines(kind).find(|(name, source, _)| *name == tool.name && (*source == "-") == left_out)
+        };
+        let listed = of("list", false);
         // What a layer below left out this one may bring.
-        let left_out = lines("own").find(|(name, source, _)| *name == tool.name && *source == "-");
-        if let Some((.., reason)) = left_out {
-            return State::LeftOut(reason.to_owned());
-        }
-        let listed = lines("list").find(|(name, source, _)| *name == tool.name && *source != "-");
+        let left_out = of("list", true).filter(|_| of("own", false).is_none());
         match lines("tool").find(|(name, ..)| *name == tool.name) {
             Some((_, "0", said)) => State::Works {
                 // Some that distributions build do not know their own.
@@ -115,6 +115,9 @@ pub fn findings(tools: &[Tool], output: &str) -> Vec<Finding> {
                     .to_owned(),
                 source: listed.map_or(DISTRIBUTION, |(_, source, _)| source).to_owned(),
             },
+            _ if left_out.is_some() => {
+                State::LeftOut(left_out.map(|(.., reason)| reason).unwrap_or_default().to_owned())
+            }
             Some((_, code, said)) => State::Fails(format!("`{}` ended with {code}: {said}", tool.check)),
             None => State::Fails(format!("`{}` never ran", tool.check)),
         }
@@ -191,11 +194,13 @@ mod tests {
 
     #[test]
     fn lists_say_where_tools_come_from_and_which_are_left_out() {
-        let tools =
-            ["fzf", "nvm", "yazi", "hcloud", "eza"].map(|name| Tool { name: name.into(), check: "x".into() });
+        let tools = ["fzf", "nvm", "yazi", "hcloud", "eza", "bat", "rg"]
+            .map(|name| Tool { name: name.into(), check: "x".into() });
         let output = "own\tnvm\t-\tcannot reach it\nlist\tfzf\tmise\t0.60\nlist\tnvm\t-\tcannot reach it\ntool\tfzf\t0\t0.60.1\ntool\tnvm\t127\tno\n\
                       list\thcloud\tapt\t1.39\ntool\thcloud\t0\thcloud unknown\n\
-                      list\teza\t-\tof a layer below\ntool\teza\t1\tbroken\n";
+                      list\teza\t-\tof a layer below\nown\teza\tnpm\t1\ntool\teza\t1\tbroken\n\
+                      list\tbat\t-\tof a layer below\ntool\tbat\t0\tbat 1.0\n\
+                      list\trg\t-\tof a layer below\ntool\trg\t127\tno\n";
         let states: Vec<_> = findings(&tools, output).into_iter().map(|finding| finding.state).collect();
         assert_eq!(
             states,
@@ -205,6 +210,8 @@ mod tests {
                 State::Fails("`x` never ran".into()),
                 State::Works { version: "1.39".into(), source: "apt".into() },
                 State::Fails("`x` ended with 1: broken".into()),
+                State::Works { version: "1.0".into(), source: DISTRIBUTION.into() },
+                State::LeftOut("of a layer below".into()),
             ]
         );
     }

@@ -163,7 +163,7 @@ struct Open {
     /// The newest save that is held: one is enough.
     held: Option<Held>,
     /// What was removed by [`Keeper::remove`] since: it is meant to be gone.
-    removed: Count,
+    removed: Vec<PathBuf>,
 }
 
 /// The files of a tree.
@@ -176,12 +176,21 @@ struct Count {
 
 impl Count {
     fn of(tree: &Tree) -> Count {
-        Count { all: tree.files(), filled: tree.filled() }
+        Count::without(tree, &[])
     }
 
-    fn without(self, gone: Count) -> Count {
-        let (all, filled) = (self.all.saturating_sub(gone.all), self.filled.saturating_sub(gone.filled));
-        Count { all, filled }
+    /// Without what is at or below these.
+    fn without(tree: &Tree, gone: &[PathBuf]) -> Count {
+        let mut count = Count::default();
+        for entry in &tree.entries {
+            if let EntryKind::File(size) = entry.kind
+                && !gone.iter().any(|gone| entry.path.starts_with(gone))
+            {
+                count.all += 1;
+                count.filled += u64::from(size > 0);
+            }
+        }
+        count
     }
 
     /// What is left, where that is so little that it is not to be current by itself.
@@ -313,7 +322,7 @@ impl Keeper {
             saved,
             unsaved: None,
             held: None,
-            removed: Count::default(),
+            removed: Vec::new(),
         });
         self.links.clone_from(&opening.links);
         // Written through links of the home while the vault was locked: what the vault has not is carried over.
@@ -381,7 +390,7 @@ impl Keeper {
         let local = self.local();
         let open = self.open.as_mut().ok_or_else(locked)?;
         let root = root(tree)?;
-        let before = Count::of(&open.saved).without(open.removed);
+        let before = Count::without(&open.saved, &open.removed);
         let mut tries = 0;
         let (found, hash, size, unreadable, torn) = loop {
             let found = Tree::scan(&root).map_err(|source| Error::io("read", tree, source))?;
@@ -478,7 +487,7 @@ impl Keeper {
         open.saved = found;
         open.unsaved = incomplete;
         open.held = None;
-        open.removed = Count::default();
+        open.removed.clear();
         Ok(Saved::Made { n: commit.body.n, files, bytes, skipped })
     }
 
@@ -553,7 +562,6 @@ impl Keeper {
         if self.open.is_none() {
             return Err(locked());
         }
-        let before = Count::of(&self.look()?);
         let tree = self.tree();
         let root = root(&tree)?;
         let mut found = Vec::new();
@@ -584,10 +592,8 @@ impl Keeper {
             };
             outcome = outcome.and(removed);
         }
-        let gone = before.without(Count::of(&self.look()?));
         if let Some(open) = &mut self.open {
-            open.removed.all += gone.all;
-            open.removed.filled += gone.filled;
+            open.removed.extend_from_slice(paths);
         }
         outcome
     }
@@ -642,7 +648,7 @@ impl Keeper {
                 Ok(Saved::Unchanged) => failed = None,
                 Ok(more) => {
                     saved = more;
-                    if !matches!(saved, Saved::Held { .. }) {
+                    if !matches!(saved, Saved::Held { .. }) || !self.has_held(&closing) {
                         continue;
                     }
                     failed = None;
@@ -656,6 +662,7 @@ impl Keeper {
             renameat_with(CWD, &closing, CWD, &tree, RenameFlags::EXCHANGE)
                 .or_else(|_| renameat_with(CWD, &closing, CWD, &tree, RenameFlags::empty()))
                 .map_err(|source| Error::io("open again", &tree, source.into()))?;
+            carry_over(&closing, &tree);
             return Err(error);
         }
         self.open = None;
@@ -667,6 +674,13 @@ impl Keeper {
             error.hint("the vault is saved and locked, but this is left in the pod's memory: `sudo rm -r` removes it")
         })?;
         Ok(saved)
+    }
+
+    /// Whether the save that is held has all of this tree as it is.
+    fn has_held(&self, tree: &Path) -> bool {
+        let held = self.open.as_ref().and_then(|open| open.held.as_ref());
+        let found = Root::open(tree).and_then(|root| Tree::scan(&root));
+        held.zip(found.ok()).is_some_and(|(held, found)| held.tree.entries == found.entries)
     }
 
     /// While the vault is locked the home's links lead to empty directories: their tools fail on nothing.
@@ -821,7 +835,7 @@ fn carry_over(from: &Path, to: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vault::disk::RealDisk;
+    use crate::vault::disk::{NewFile, RealDisk};
     use crate::vault::key::Keyring;
     use crate::vault::sim::{Power, SimDisk, Survives};
 
@@ -1088,34 +1102,59 @@ mod tests {
         assert_eq!(number(pod.keeper.lock(false, TIME).unwrap()), 2);
     }
 
+    /// A disk on which each file is begun after somebody has written into the vault, if it is told which.
+    #[derive(Default)]
+    struct Written(std::sync::Mutex<Option<fs::File>>);
+
+    impl Disk for Written {
+        fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile + '_>> {
+            if let Some(file) = &mut *self.0.lock().unwrap() {
+                io::Write::write_all(file, b"x")?;
+            }
+            RealDisk::SHARED.create(path)
+        }
+        fn open(&self, path: &Path) -> io::Result<Box<dyn Read + Send + '_>> {
+            RealDisk::SHARED.open(path)
+        }
+        fn size(&self, path: &Path) -> io::Result<u64> {
+            RealDisk::SHARED.size(path)
+        }
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            RealDisk::SHARED.rename(from, to)
+        }
+        fn remove(&self, path: &Path) -> io::Result<()> {
+            RealDisk::SHARED.remove(path)
+        }
+        fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+            RealDisk::SHARED.list(directory)
+        }
+        fn make_directory(&self, path: &Path) -> io::Result<()> {
+            RealDisk::SHARED.make_directory(path)
+        }
+        fn sync_directory(&self, path: &Path) -> io::Result<()> {
+            RealDisk::SHARED.sync_directory(path)
+        }
+    }
+
     #[test]
     fn what_is_still_written_is_not_locked_away() {
-        use std::io::Write as _;
-        use std::sync::atomic::{AtomicBool, Ordering};
-        let mut pod = Pod::new();
+        let disk: &'static Written = Box::leak(Box::default());
+        let mut pod = Pod::on(disk);
         pod.begin(&["a"]);
-        let mut file = fs::File::options().append(true).open(pod.keeper.tree().join("a")).unwrap();
-        let (stop, written) = (&AtomicBool::new(false), &AtomicBool::new(false));
-        std::thread::scope(|scope| {
-            scope.spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    file.write_all(b"x").unwrap();
-                    written.store(true, Ordering::Relaxed);
-                }
-                file.write_all(b"last").unwrap();
-            });
-            while !written.load(Ordering::Relaxed) {}
-            let refused = pod.keeper.lock(false, TIME);
-            stop.store(true, Ordering::Relaxed);
-            let error = refused.unwrap_err();
-            assert_eq!(error.kind(), Kind::Conflict);
-            assert!(error.to_string().starts_with("the vault is not locked: "), "{error}");
-        });
-        assert!(pod.read("a").unwrap().ends_with("last"));
+        pod.write("a", "1");
+        *disk.0.lock().unwrap() =
+            Some(fs::File::options().append(true).open(pod.keeper.tree().join("a")).unwrap());
+        let Saved::Made { skipped, .. } = pod.keeper.save(false, TIME).unwrap() else { panic!("not saved") };
+        assert_eq!(skipped, ["`a`: changed while it was read"]);
+        let error = pod.keeper.lock(false, TIME).unwrap_err();
+        assert_eq!(error.kind(), Kind::Conflict);
+        assert!(error.to_string().starts_with("the vault is not locked: "), "{error}");
+        *disk.0.lock().unwrap() = None;
+        let written = pod.read("a").unwrap();
         pod.keeper.lock(false, TIME).unwrap();
         let (head, sealed) = pod.collect();
         pod.unlock(head, &sealed).unwrap();
-        assert!(pod.read("a").unwrap().ends_with("last"));
+        assert_eq!(pod.read("a").unwrap(), written);
     }
 
     #[test]

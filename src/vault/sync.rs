@@ -398,10 +398,12 @@ pub fn set_aside(local: &Local<'_>) -> Result<Vec<Commit>> {
 /// [`Stopped::Fork`] where it is one; [`Kind::Integrity`] where the store has none of the commits that this machine has; the store's own.
 pub async fn accept_rollback(local: &Local<'_>, store: &dyn Store) -> Result<Option<Vec<Commit>>, Stopped> {
     let Some(seen) = local.load()?.seen else { return Ok(None) };
-    match check_pin(local, store, &seen).await {
-        Ok(()) => return Ok(None),
-        Err(Stopped::Failed(error)) if error.kind() == Kind::Integrity => {}
-        Err(other) => return Err(other),
+    let there = read_commit_bytes(store, &commit_key(seen.n)).await?;
+    if there.as_deref().map(Hash::of) == Some(seen.hash) {
+        return Ok(None);
+    }
+    if let Err(fork @ Stopped::Fork(_)) = check_pin(local, store, &seen).await {
+        return Err(fork);
     }
     // Both have the same up to there, and not from there on: each commit names the one before.
     let (mut same, mut other) = (None, seen.n);
@@ -440,7 +442,11 @@ pub async fn branches(local: &Local<'_>, store: &dyn Store) -> Result<Vec<Commit
     let mut found = Vec::new();
     for listed in store.list("branches/", "").await? {
         // What is no commit, `verify` tells.
-        found.extend(read_commit_bytes(store, &listed.key).await?.and_then(|bytes| Commit::read(bytes).ok()));
+        let bytes = match read_commit_bytes(store, &listed.key).await {
+            Err(failed) if failed.kind != StoreKind::Corrupt => return Err(failed.into()),
+            read => read.ok().flatten(),
+        };
+        found.extend(bytes.and_then(|bytes| Commit::read(bytes).ok()));
     }
     found.sort_by_key(|commit| commit.body.n);
     let mut known: Vec<Commit> = Vec::new();

@@ -208,11 +208,6 @@ impl Tree {
     pub fn files(&self) -> u64 {
         self.entries.iter().filter(|entry| matches!(entry.kind, Kind::File(_))).count() as u64
     }
-
-    /// How many files that are not empty.
-    pub fn filled(&self) -> u64 {
-        self.entries.iter().filter(|entry| matches!(entry.kind, Kind::File(1..))).count() as u64
-    }
 }
 
 /// Whether a link at `path` leads to somewhere below the root, as far as its text tells.

@@ -494,6 +494,13 @@ fn it_locks_by_itself(engine: Engine) {
             open() == 0
         })
     };
+    // Not while a program has a file of it open: it looks once in that time.
+    world.sh("setsid sleep 40 </run/vault/open/a >/dev/null 2>&1 &").success();
+    let begun = std::time::Instant::now();
+    while begun.elapsed().as_secs() < 35 {
+        assert_eq!(open(), 1, "it is locked under a program, after {} s", begun.elapsed().as_secs());
+        std::thread::sleep(std::time::Duration::from_secs(1));
+    }
     assert!(locked(), "the idle vault is not locked");
     vault(&world, &["push"]).success();
     // With the last session; before there was one, it stays open.

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -107,12 +107,12 @@ impl Args {
         let report = |commit| CommitReport::of(commit, if gone(commit) { "pruned" } else { "pushed" });
         let mut commits: Vec<CommitReport> = pushed.iter().map(report).collect();
         commits.extend(state.outbox.iter().map(|outgoing| CommitReport::of(&outgoing.commit, "pending")));
-        let held = local.held()?;
-        commits.extend(held.iter().map(|commit| CommitReport::of(commit, "held")));
+        commits.extend(local.held()?.iter().map(|commit| CommitReport::of(commit, "held")));
         if self.branches {
             let _step = context.ui.step(format!("asking {}", vault.store.describe()));
             let branches = sync::branches(&local, &*vault.store).await?;
-            let others = branches.iter().filter(|commit| held.iter().all(|held| held.hash != commit.hash));
+            let known: BTreeSet<String> = commits.iter().map(|commit| commit.hash.clone()).collect();
+            let others = branches.iter().filter(|commit| !known.contains(&commit.hash.to_string()));
             commits.extend(others.map(|commit| CommitReport::of(commit, "branch")));
         }
         commits.sort_by(|a, b| (b.n, &b.time).cmp(&(a.n, &a.time)));

@@ -40,14 +40,18 @@ impl Args {
             Some(commit) => Some(commit),
             None => local.held()?.into_iter().find(|held| is_named(&held.hash, &self.commit)),
         };
-        let wanted = match wanted {
-            None if could_name(&self.commit) => self.branch(context, &vault).await?,
-            wanted => wanted,
+        let (wanted, failed) = match wanted {
+            None if could_name(&self.commit) => match self.branch(context, &vault).await {
+                Ok(branch) => (branch, None),
+                Err(failed) => (None, Some(failed)),
+            },
+            wanted => (wanted, None),
         };
         let wanted = wanted.ok_or_else(|| {
-            Error::new(Kind::Usage, format!("this machine has no commit `{}`", self.commit)).hint(
+            let error = Error::new(Kind::Usage, format!("this machine has no commit `{}`", self.commit)).hint(
                 "`tazpod vault history` lists them, with `--branches` those of other machines, too; `tazpod vault pull` fetches what is new",
-            )
+            );
+            failed.into_iter().fold(error, Error::with_source)
         })?;
         if wanted.body.generation == head.body.generation {
             context.ui.status(format!("commit {} has this state already", head.body.n));

@@ -7,8 +7,7 @@ use crate::error::Result;
 
 /// Remove files from the open vault.
 ///
-/// Saved states keep them: `tazpod vault restore` brings them back. If most of the vault is gone afterwards, the next
-/// save is held until `tazpod vault save --force`.
+/// Saved states keep them: `tazpod vault restore` brings them back.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// What to remove, as `tazpod vault ls` shows it.
