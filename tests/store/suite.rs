@@ -369,7 +369,10 @@ pub fn the_probe_finds_what_is_honoured(subject: &Subject) {
         assert_eq!(found, subject.honours, "{:?}", found.shortcomings());
         assert_eq!(found.shortcomings().is_empty(), found.conditional_create);
     }
-    assert_eq!(keys(&*store, "", ""), [""; 0]);
+    let mut left = keys(&*store, "", "");
+    // Where writers who race all win, one of them may come after the object was removed.
+    left.retain(|key| subject.honours.conditional_create || !key.ends_with("/race"));
+    assert_eq!(left, [""; 0]);
 }
 
 pub fn setting_up_twice_changes_nothing(subject: &Subject) {
