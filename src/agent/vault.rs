@@ -35,7 +35,7 @@ use super::services::DIRECTORY as SERVICES;
 /// The subsystem's name.
 pub const SUBSYSTEM: &str = "vault@tazpod";
 /// A request's line is not longer, in bytes.
-const LONGEST_REQUEST: usize = 64 << 10;
+pub const LONGEST_REQUEST: usize = 64 << 10;
 /// How often the tree is looked at.
 const INTERVAL: Duration = Duration::from_secs(30);
 /// How long nothing may change before a save by itself …
@@ -553,7 +553,7 @@ pub fn now() -> String {
 /// # Errors
 /// Where the connection is gone.
 pub async fn serve(vault: &Vault, mut channel: Channel<Msg>) -> Result<(), russh::Error> {
-    let mut line = BytesMut::new();
+    let mut line = BytesMut::with_capacity(LONGEST_REQUEST);
     let end = loop {
         if let Some(end) = line.iter().position(|byte| *byte == b'\n') {
             break Some(end);
@@ -561,6 +561,10 @@ pub async fn serve(vault: &Vault, mut channel: Channel<Msg>) -> Result<(), russh
         match channel.wait().await {
             Some(ChannelMsg::Data { data }) if line.len() + data.len() <= LONGEST_REQUEST => {
                 line.extend_from_slice(&data);
+                // It may have the identity in it.
+                if let Ok(mut data) = data.try_into_mut() {
+                    data.zeroize();
+                }
             }
             Some(ChannelMsg::Data { .. } | ChannelMsg::Eof | ChannelMsg::Close) | None => break None,
             Some(_) => {}
@@ -568,7 +572,6 @@ pub async fn serve(vault: &Vault, mut channel: Channel<Msg>) -> Result<(), russh
     };
     let Some(end) = end else { return channel.close().await };
     let request = serde_json::from_slice::<Request>(line.get(..end).unwrap_or_default());
-    // It may have had the identity in it.
     line.get_mut(..end).unwrap_or_default().zeroize();
     line.advance(end + 1);
     let answer = match request {

@@ -14,11 +14,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use russh::client::{self, Handle, Msg};
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
 use russh::{Channel, ChannelMsg, ChannelStream, Preferred, SshId, cipher, kex};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use zeroize::Zeroizing;
 
 use crate::adapters::engine::Engine;
 use crate::adapters::files;
@@ -232,7 +234,7 @@ impl Link {
     async fn request(&self, request: &vault::Request) -> Result<Channel<Msg>> {
         let channel = self.channel().await?;
         channel.request_subsystem(false, vault::SUBSYSTEM).await.map_err(lost)?;
-        channel.data_bytes(request_line(request)?).await.map_err(lost)?;
+        channel.data_bytes(Bytes::from_owner(request_line(request)?)).await.map_err(lost)?;
         Ok(channel)
     }
 
@@ -251,8 +253,10 @@ impl Link {
     }
 }
 
-fn request_line(request: &vault::Request) -> Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(request).context(Kind::Failure, || "cannot write a request")?;
+/// It may have the identity in it.
+fn request_line(request: &vault::Request) -> Result<Zeroizing<Vec<u8>>> {
+    let mut line = Zeroizing::new(Vec::with_capacity(vault::LONGEST_REQUEST));
+    serde_json::to_writer(&mut *line, request).context(Kind::Failure, || "cannot write a request")?;
     line.push(b'\n');
     Ok(line)
 }

@@ -1,12 +1,14 @@
 //! Sealing a tree, and opening what was sealed: tar, zstd, age, in this order.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 use std::sync::mpsc;
 
 use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
@@ -15,7 +17,7 @@ use zstd::zstd_safe::CParameter;
 
 use super::behind::{Behind, behind};
 use super::key::Recipient;
-use super::tree::{Entry, Kind as EntryKind, Root, Tree, stays_inside};
+use super::tree::{Entry, Kind as EntryKind, LONGEST_PATH, Root, Tree, stays_inside};
 use crate::error::{Context as _, Error, Kind, Result};
 
 /// Of a mixed tree it leaves 4 % more than zstd's default, 3, in half the time; keys and tokens do not compress at all.
@@ -34,8 +36,12 @@ const AHEAD_PIECE: usize = 256 << 10;
 const AHEAD: usize = 16;
 /// Owner of everything in archives: the pod's user, which is also who opens them.
 const OWNER: u64 = 1000;
-/// Linux's PATH_MAX.
-const LONGEST_PATH: usize = 4096;
+/// How much of an archive is read between one file's end and the next one's beginning, in bytes: the library holds names and pax records
+/// in memory, however long they say that they are.
+const BETWEEN: u64 = 64 << 10;
+/// What of a file is zero and as long as this, from a multiple of it on, takes no memory: the size of a page, in bytes.
+const PAGE: usize = 4096;
+const ZEROS: &[u8] = &[0; PAGE];
 
 /// What a sealed tree may have in it.
 #[derive(Clone, Copy, Debug)]
@@ -347,10 +353,12 @@ fn unpack(plain: impl BufRead, root: &Root, limits: Limits) -> Result<Extracted>
     let mut decompressor =
         zstd::Decoder::with_buffer(plain).context(Kind::Integrity, || "the generation is damaged")?;
     decompressor.window_log_max(LARGEST_WINDOW).context(Kind::Failure, || "cannot read the generation")?;
-    let mut archive = tar::Archive::new(decompressor);
+    let left = Rc::new(Cell::new(BETWEEN));
+    let mut archive = tar::Archive::new(Metered { from: decompressor, left: Rc::clone(&left) });
     let mut extraction = Extraction {
         root,
         limits,
+        left: &left,
         done: Extracted::default(),
         directories: Vec::new(),
         links: Vec::new(),
@@ -359,9 +367,10 @@ fn unpack(plain: impl BufRead, root: &Root, limits: Limits) -> Result<Extracted>
     let entries = archive.entries().context(Kind::Integrity, || "the generation is damaged")?;
     for entry in entries {
         extraction.take(entry.context(Kind::Integrity, || "the generation is damaged")?)?;
+        left.set(BETWEEN);
     }
     // After the archive's end there may be its padding, and then the ends of zstd and age, which must be right.
-    let mut rest = archive.into_inner();
+    let mut rest = archive.into_inner().from;
     let mut buffer = [0; 4096];
     let mut padding = 0;
     loop {
@@ -378,9 +387,26 @@ fn unpack(plain: impl BufRead, root: &Root, limits: Limits) -> Result<Extracted>
     extraction.finish()
 }
 
+/// A reader that fails beyond what is left to be read.
+struct Metered<R> {
+    from: R,
+    left: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Metered<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.from.read(buffer)?;
+        let left = self.left.get().checked_sub(count as u64);
+        self.left.set(left.ok_or_else(|| io::Error::other("a name or a record in it is too long"))?);
+        Ok(count)
+    }
+}
+
 struct Extraction<'a> {
     root: &'a Root,
     limits: Limits,
+    /// How much more may be read.
+    left: &'a Cell<u64>,
     done: Extracted,
     /// Made with permissions for us; they get their own at the end, inner ones first.
     directories: Vec<(PathBuf, u32, (i64, u32))>,
@@ -462,8 +488,10 @@ impl Extraction<'_> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(above, name, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|source| unwritable(path, source.into()))?;
-        let mut file = File::from(file);
-        let copied = copy(entry, &mut file, path)?;
+        let file = File::from(file);
+        // What follows the last byte is of the next entry.
+        self.left.set(size);
+        let copied = copy(entry, &file, path)?;
         if copied != size {
             return Err(Error::new(
                 Kind::Integrity,
@@ -507,18 +535,31 @@ impl Extraction<'_> {
     }
 }
 
-/// Whose fault an error is tells whether the vault is damaged or the memory full.
-fn copy(mut from: impl Read, into: &mut File, path: &Path) -> Result<u64> {
-    let mut buffer = vec![0; PIECE];
+/// Whose fault an error is tells whether the vault is damaged or the memory full. Pages of zeros become holes, so that a file with
+/// holes takes no more memory than it took.
+fn copy(mut from: impl Read, into: &File, path: &Path) -> Result<u64> {
+    let mut piece = Vec::with_capacity(PIECE);
     let mut total = 0;
     loop {
-        let count = from.read(&mut buffer).context(Kind::Integrity, || "the generation is damaged")?;
+        piece.clear();
+        let read = from.by_ref().take(PIECE as u64).read_to_end(&mut piece);
+        let count = read.context(Kind::Integrity, || "the generation is damaged")? as u64;
         if count == 0 {
-            return Ok(total);
+            break;
         }
-        into.write_all(buffer.get(..count).unwrap_or_default()).map_err(|source| unwritable(path, source))?;
-        total += count as u64;
+        let has_hole = piece.chunks(PAGE).any(|page| ZEROS.starts_with(page));
+        let step = if has_hole { PAGE } else { PIECE };
+        let mut at = total;
+        for run in piece.chunks(step) {
+            if !ZEROS.starts_with(run) {
+                into.write_all_at(run, at).map_err(|source| unwritable(path, source))?;
+            }
+            at += run.len() as u64;
+        }
+        total += count;
     }
+    into.set_len(total).map_err(|source| unwritable(path, source))?;
+    Ok(total)
 }
 
 fn unwritable(path: &Path, source: io::Error) -> Error {
@@ -650,6 +691,55 @@ mod tests {
     }
 
     #[test]
+    fn holes_stay_holes() {
+        let vault = Vault::new();
+        let file = |name: &str, size: u64, parts: &[(u64, usize)]| {
+            let file = File::create(vault.at("tree").join(name)).unwrap();
+            parts.iter().for_each(|(at, length)| file.write_all_at(&vec![7; *length], *at).unwrap());
+            file.set_len(size).unwrap();
+        };
+        file("hole", 1 << 30, &[]);
+        file("amid", 64 << 20, &[(5_000_001, 10_000), (50_000_000, 1)]);
+        file("ends", 20_000_003, &[(0, 1), (20_000_002, 1)]);
+        file("page", 4096, &[]);
+        file("odd", 4097, &[]);
+        fs::write(vault.at("tree/zeros"), vec![0; 300_000]).unwrap();
+        let tree = vault.tree("tree");
+        vault.extract(&vault.seal().into).unwrap();
+        assert_eq!(kept(vault.tree("out")), kept(tree));
+        for name in ["amid", "ends", "page", "odd", "zeros"] {
+            let [before, after] = ["tree", "out"].map(|tree| fs::read(vault.at(tree).join(name)).unwrap());
+            assert!(before == after, "{name}");
+        }
+        for name in ["hole", "amid", "ends", "page", "odd", "zeros"] {
+            let [before, after] = ["tree", "out"].map(|tree| vault.at(tree).join(name).metadata().unwrap());
+            assert!(after.blocks() <= before.blocks(), "{name}: {} {}", before.blocks(), after.blocks());
+        }
+        assert_eq!(vault.at("out/zeros").metadata().unwrap().blocks(), 0);
+    }
+
+    #[test]
+    fn what_has_no_name_is_left_out() {
+        let vault = Vault::new();
+        let name = "n".repeat(255);
+        let mut above = rustix::fs::open(vault.at("tree"), OFlags::DIRECTORY, Mode::empty()).unwrap();
+        for _ in 0..17 {
+            rustix::fs::symlinkat("x", &above, "link").unwrap();
+            rustix::fs::mkdirat(&above, &name, Mode::RWXU).unwrap();
+            above = rustix::fs::openat(&above, &name, OFlags::DIRECTORY, Mode::empty()).unwrap();
+        }
+        let tree = vault.tree("tree");
+        let longest = tree.entries.iter().map(|entry| entry.path.as_os_str().len()).max();
+        assert_eq!(longest, Some(LONGEST_PATH));
+        let mut lost: Vec<_> = tree.skipped.iter().map(|skipped| skipped.path.as_os_str().len()).collect();
+        lost.sort_unstable();
+        assert_eq!(lost, [LONGEST_PATH + 5, LONGEST_PATH + 256]);
+        assert!(tree.skipped.iter().all(|skipped| skipped.lost), "{:?}", tree.skipped);
+        vault.extract(&vault.seal().into).unwrap();
+        assert_eq!(kept(vault.tree("out")), kept(tree));
+    }
+
+    #[test]
     fn nothing_that_is_cut_or_changed_comes_out() {
         let vault = Vault::new();
         let noise: Vec<u8> = (0..200_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
@@ -757,6 +847,33 @@ mod tests {
         ] {
             let error = vault.extract_plain(vault.identity.open(&bytes[..]).unwrap(), limits).unwrap_err();
             assert!(error.to_string().contains(says), "{error}");
+        }
+    }
+
+    /// What stands between files is held in memory.
+    #[test]
+    fn a_bomb_between_files_does_not_go_off() {
+        let vault = Vault::new();
+        let kinds = [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader];
+        for kind in kinds.into_iter().chain([EntryType::XGlobalHeader, EntryType::Directory]) {
+            let mut archive = tar::Builder::new(zstd::Encoder::new(Vec::new(), 1).unwrap());
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_path("x").unwrap();
+            header.set_mode(0o700);
+            header.set_mtime(1);
+            header.set_size(256 << 20);
+            header.set_cksum();
+            archive.append(&header, io::repeat(b'x').take(256 << 20)).unwrap();
+            header.set_entry_type(EntryType::Directory);
+            header.set_size(0);
+            header.set_cksum();
+            archive.append(&header, io::empty()).unwrap();
+            let bytes = archive.into_inner().unwrap().finish().unwrap();
+            let error = vault.extract_plain(&bytes[..], Limits::default()).unwrap_err();
+            assert_eq!(error.kind(), Kind::Integrity, "{error}");
+            let refused = if kind == EntryType::XGlobalHeader { "is neither" } else { "is too long" };
+            assert!(error.to_string().contains(refused), "{kind:?}: {error}");
         }
     }
 

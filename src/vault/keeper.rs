@@ -435,7 +435,7 @@ impl Keeper {
             let (hash, size) = incoming.finish(None)?;
             break (found, hash, size, unreadable, torn);
         };
-        let unlisted = found.skipped.iter().find(|skipped| skipped.why.starts_with("cannot"));
+        let unlisted = found.skipped.iter().find(|skipped| skipped.lost);
         let unlisted = unlisted.map(|skipped| format!("`{}` {}", skipped.path.display(), skipped.why));
         let unread = unreadable.first().map(|path| format!("`{}` cannot be read", path.display()));
         let incomplete = unlisted.or(unread);

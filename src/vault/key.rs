@@ -21,7 +21,8 @@ pub const WORK_FACTOR: u8 = 18;
 /// The largest that is opened: 1 GiB.
 pub const LARGEST_WORK_FACTOR: u8 = 20;
 /// A keyring is not larger, wrapped or not, in bytes.
-pub const LARGEST_KEYRING: u64 = 1 << 20;
+pub const LARGEST_KEYRING: u64 = KEYRING_ROOM as u64;
+const KEYRING_ROOM: usize = 1 << 20;
 
 /// What separates this use of the identity from any other (RFC 5869, `info`).
 const SIGNER_INFO: &[u8] = b"tazpod/v1/commit";
@@ -53,8 +54,12 @@ impl Identity {
     pub fn parse(line: &str) -> Result<Identity> {
         let wrong = || Error::new(Kind::Integrity, "the keyring has a line that is no age identity");
         let age = line.parse().map_err(|_| wrong())?;
-        let (_, digits, _) = bech32::decode(line).map_err(|_| wrong())?;
-        let bytes = Zeroizing::new(Vec::from_base32(&digits).map_err(|_| wrong())?);
+        let (_, mut digits, _) = bech32::decode(line).map_err(|_| wrong())?;
+        let bytes = Vec::from_base32(&digits).map(Zeroizing::new);
+        digits.fill(bech32::u5::default());
+        // Or the compiler leaves it out, as nobody reads them again.
+        std::hint::black_box(&digits);
+        let bytes = bytes.map_err(|_| wrong())?;
         let secret = Zeroizing::new(<[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| wrong())?);
         Ok(Identity { age, secret })
     }
@@ -237,7 +242,9 @@ impl Keyring {
 
     /// As a file of identities that `age -i` takes.
     pub(crate) fn to_text(&self) -> Zeroizing<String> {
-        let mut text = Zeroizing::new(format!("{KEYRING_HEAD}\n# vault: {}\n", self.vault));
+        // At once: what is moved to a larger place leaves a copy behind.
+        let mut text = Zeroizing::new(String::with_capacity(KEYRING_ROOM));
+        text.push_str(&format!("{KEYRING_HEAD}\n# vault: {}\n", self.vault));
         self.recipients.iter().for_each(|recipient| text.push_str(&format!("{RECIPIENT}{recipient}\n")));
         for identity in iter::once(&self.current).chain(&self.retired) {
             text.push_str(identity.to_line().expose_secret());
@@ -363,7 +370,7 @@ impl Keyring {
         };
         let decryptor = Decryptor::new(wrapped).map_err(damaged)?;
         let reader = decryptor.decrypt(identities.iter().copied()).map_err(damaged)?;
-        let mut text = Zeroizing::new(String::new());
+        let mut text = Zeroizing::new(String::with_capacity(wrapped.len()));
         reader
             .take(LARGEST_KEYRING)
             .read_to_string(&mut text)

@@ -17,6 +17,9 @@ pub const VOLATILE: &[&str] = &[".aws/sso/cache", ".aws/cli/cache", ".kube/cache
 /// Times are kept as far as thirty thousand years from 1970, in seconds; further ones are set by nobody in earnest.
 const FAR: i64 = 1 << 40;
 
+/// Linux's PATH_MAX without the NUL at the end, in bytes. A file can have a longer path, but nobody can open it by that.
+pub const LONGEST_PATH: usize = 4095;
+
 /// A directory that is worked in through its descriptor.
 #[derive(Debug)]
 pub struct Root(OwnedFd);
@@ -108,6 +111,25 @@ pub struct Skipped {
     pub path: PathBuf,
     /// For people.
     pub why: String,
+    /// Whether it would be, if only it could: whatever lacks it is not whole.
+    pub lost: bool,
+}
+
+impl Skipped {
+    /// What no vault has.
+    pub fn unwanted(path: PathBuf, why: impl Into<String>) -> Skipped {
+        Skipped { path, why: why.into(), lost: false }
+    }
+
+    /// What nobody could open: see [`LONGEST_PATH`].
+    pub fn too_long(path: PathBuf) -> Skipped {
+        Skipped::lost(path, format!("cannot be named: its path is longer than {LONGEST_PATH} bytes"))
+    }
+
+    /// What should be there.
+    pub fn lost(path: PathBuf, why: impl Into<String>) -> Skipped {
+        Skipped { path, why: why.into(), lost: true }
+    }
 }
 
 impl Tree {
@@ -125,7 +147,7 @@ impl Tree {
                 }
                 // What vanished while we looked is not there, which the next scan sees.
                 if source.kind() != io::ErrorKind::NotFound {
-                    tree.skip(above, format!("cannot be listed: {source}"));
+                    tree.skipped.push(Skipped::lost(above, format!("cannot be listed: {source}")));
                 }
             }
         }
@@ -150,7 +172,9 @@ impl Tree {
             match rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => self.take(directory.as_fd(), name, path, &stat, pending),
                 Err(rustix::io::Errno::NOENT) => {}
-                Err(source) => self.skip(path, format!("cannot be looked at: {source}")),
+                Err(source) => {
+                    self.skipped.push(Skipped::lost(path, format!("cannot be looked at: {source}")));
+                }
             }
         }
         Ok(())
@@ -164,6 +188,9 @@ impl Tree {
         stat: &Stat,
         pending: &mut Vec<PathBuf>,
     ) {
+        if path.as_os_str().len() > LONGEST_PATH {
+            return self.skipped.push(Skipped::too_long(path));
+        }
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
                 pending.push(path.clone());
@@ -174,15 +201,15 @@ impl Tree {
                 Ok(target) => {
                     let target = PathBuf::from(std::ffi::OsString::from_vec(target.into_bytes()));
                     if !stays_inside(&path, &target) {
-                        return self
-                            .skip(path, format!("a link to `{}`, outside the vault", target.display()));
+                        let why = format!("a link to `{}`, outside the vault", target.display());
+                        return self.skipped.push(Skipped::unwanted(path, why));
                     }
                     Kind::Link(target)
                 }
                 Err(_) => return,
             },
             FileType::Socket => return,
-            _ => return self.skip(path, "neither file, directory nor link".to_owned()),
+            _ => return self.skipped.push(Skipped::unwanted(path, "neither file, directory nor link")),
         };
         let nanoseconds = |value| u32::try_from(value).unwrap_or_default();
         self.entries.push(Entry {
@@ -194,14 +221,10 @@ impl Tree {
         });
     }
 
-    fn skip(&mut self, path: PathBuf, why: String) {
-        self.skipped.push(Skipped { path, why });
-    }
-
     /// Bytes of all files.
     pub fn bytes(&self) -> u64 {
         let size = |entry: &Entry| if let Kind::File(size) = entry.kind { size } else { 0 };
-        self.entries.iter().map(size).sum()
+        self.entries.iter().map(size).fold(0, u64::saturating_add)
     }
 
     /// How many files.

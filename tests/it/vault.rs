@@ -1,12 +1,15 @@
 //! The vault, from a machine that makes it to another that opens it.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::on_every_engine;
 use crate::ownership::Mounted;
@@ -21,6 +24,7 @@ on_every_engine!(
     two_machines,
     a_whole_life_in_a_bucket,
     what_is_added_and_removed,
+    a_passphrase_that_does_not_come,
     from_inside_the_pod,
     variables_of_new_sessions,
     it_locks_by_itself,
@@ -361,6 +365,19 @@ fn what_is_added_and_removed(engine: Engine) {
     vault(&world, &["add", "keys", "--force"]).success();
     assert_eq!(world.sh("cat /run/vault/open/keys/id").success().stdout, "newer");
     vault(&world, &["add", "missing"]).failure(1, "cannot read `missing`");
+    // Deeper than paths can say.
+    let made = world.write("deep/x", "x");
+    let name = "n".repeat(255);
+    let mut above = rustix::fs::open(made.parent().unwrap(), OFlags::DIRECTORY, Mode::empty()).unwrap();
+    for _ in 0..17 {
+        rustix::fs::mkdirat(&above, &name, Mode::from_raw_mode(0o755)).unwrap();
+        above = rustix::fs::openat(&above, &name, OFlags::DIRECTORY, Mode::empty()).unwrap();
+    }
+    let done = vault(&world, &["add", "deep"]).failure(1, "2 of these are not in the vault as they are here");
+    assert!(done.stderr.contains("its path is longer than 4095 bytes"), "{}", done.stderr);
+    assert!(done.stderr.contains("hint: remove nothing yet"), "{}", done.stderr);
+    assert_eq!(world.sh("cat /run/vault/open/deep/x").success().stdout, "x");
+    vault(&world, &["rm", "-r", "deep"]).success();
     vault(&world, &["add", "kubeconfig", "--to", "../x"]).failure(2, "below the vault's own root");
     // Not through what programs in the pod have put there.
     world.sh("ln -s /workspace /run/vault/open/way").success();
@@ -389,6 +406,29 @@ fn what_is_added_and_removed(engine: Engine) {
     world.run_with(&import, b"not this\n").failure(11, wrong);
     world.run_with(&import, b"an old passphrase\n").success();
     assert_eq!(world.sh("cat /run/vault/open/old/.aws/credentials").success().stdout, "key = legacy\n");
+}
+
+/// Whoever gives the passphrase takes their time, and is then not waited for any more.
+fn a_passphrase_that_does_not_come(engine: Engine) {
+    let store = place();
+    let world = machine(engine, &store.path().join("vault"));
+    init(&world);
+    world.run(&["up", "--detach"]).success();
+    for (command, source) in [("unlock", "--passphrase-fd"), ("passphrase", "--passphrases-fd")] {
+        let mut child = world
+            .bare_command(&crate::rig::program().to_string_lossy(), &["vault", command, source, "0"])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(b"half of it").unwrap();
+        world.wait_for("it to be read", || rustix::io::ioctl_fionread(&stdin).unwrap() == 0);
+        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+        let done = child.wait_with_output().unwrap();
+        assert_eq!(done.status.code(), Some(130), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+    unlock(&world).success();
 }
 
 fn from_inside_the_pod(engine: Engine) {
@@ -617,6 +657,9 @@ fn what_cannot_be_read_stays(engine: Engine) {
     vault(&world, &["push"]).success();
     unlock(&world).success();
     assert_eq!(world.sh("ls /run/vault/open/d").success().stdout, "f\n");
+    // What could not be removed then is in the way still.
+    world.run(&["down"]).failure(1, "hint: the vault is saved and locked, but this is left");
+    world.run(&["down"]).success();
 }
 
 /// A program in the pod can leave anything where the host looks.
@@ -722,7 +765,8 @@ fn a_memory_that_is_full(engine: Engine) {
     limited("256m");
     unlock(&world).success();
     world.sh("echo kept >/run/vault/open/kept").success();
-    world.sh("head -c 200M /dev/zero >/run/vault/open/fill").failure(1, "No space left on device");
+    let fill = "tr '\\0' x </dev/zero | head -c 200M >/run/vault/open/fill";
+    world.sh(fill).failure(1, "No space left on device");
     world.write("more", "more\n");
     vault(&world, &["add", "more"])
         .failure(1, "the vault's memory in this pod is full: half of `[pod] memory`");
@@ -740,6 +784,12 @@ fn a_memory_that_is_full(engine: Engine) {
     limited("256m");
     unlock(&world).success();
     assert_eq!(world.sh("cd /run/vault/open && cat kept more").success().stdout, "kept\nmore\n");
+    // Holes take none of it, afterwards too.
+    world.sh("cd /run/vault/open && truncate -s 1G hole && echo end >>hole").success();
+    vault(&world, &["lock"]).success();
+    unlock(&world).success();
+    let found = world.sh("cd /run/vault/open && stat -c '%s %b' hole && tail -c 4 hole").success().stdout;
+    assert_eq!(found, "1073741828 8\nend\n");
 }
 
 fn a_disk_that_is_full(engine: Engine) {

@@ -21,6 +21,12 @@ pub fn keys() -> Keys {
 pub fn seaweedfs() -> &'static str {
     static ADDRESS: OnceLock<String> = OnceLock::new();
     ADDRESS.get_or_init(|| {
+        let disk = rustix::fs::statvfs(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        // It writes nothing where less than a hundredth is free, and then says no more than "internal error".
+        assert!(
+            disk.f_bavail > disk.f_blocks / 50,
+            "less than 2 % of the disk is free: too little for SeaweedFS"
+        );
         start("seaweedfs", crate::ready, |directory, port| {
             let mut command = command("weed", directory);
             let data = directory.join("data");

@@ -6,7 +6,7 @@ use super::keeper::{Keeper, KeeperArgs};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::vault::archive::Packer;
-use crate::vault::tree::{Entry, Kind as EntryKind, Root, Tree};
+use crate::vault::tree::{Entry, Kind as EntryKind, LONGEST_PATH, Root, Skipped, Tree};
 
 /// Put files and directories into the open vault.
 ///
@@ -50,8 +50,8 @@ pub async fn add(context: &Context, open: &Keeper, sources: Vec<Source>, force: 
                 .hint("add them one by one, with `--to DIR`"));
         }
     }
-    sources.iter().flat_map(|source| &source.skipped).for_each(|skipped| context.ui.warn(skipped));
-    open.add(context, force, move |into| {
+    let skipped: Vec<Skipped> = sources.iter().flat_map(|source| source.skipped.clone()).collect();
+    open.add(context, force, &skipped, move |into| {
         let mut packer = Packer::new(into)?;
         let mut made = BTreeSet::new();
         sources.iter().try_for_each(|source| source.pack(&mut packer, &mut made))?;
@@ -85,7 +85,7 @@ pub struct Source {
     /// Directories that come first.
     directories: Vec<PathBuf>,
     entries: Vec<(Entry, PathBuf)>,
-    skipped: Vec<String>,
+    skipped: Vec<Skipped>,
 }
 
 impl Source {
@@ -121,14 +121,16 @@ impl Source {
         let failed = |source| Error::io("read", path, source);
         let root = Root::open(path).map_err(failed)?;
         let Tree { entries, skipped } = Tree::scan(&root).map_err(failed)?;
-        let skipped = skipped
-            .iter()
-            .map(|skipped| format!("`{}` is not added: {}", path.join(&skipped.path).display(), skipped.why));
+        let skipped =
+            skipped.into_iter().map(|skipped| Skipped { path: path.join(&skipped.path), ..skipped });
         let entries = entries.into_iter().map(|entry| {
             let name = to.join(&entry.path);
             (entry, name)
         });
-        Ok(Source { entries: entries.collect(), skipped: skipped.collect(), directories: above(to), root })
+        let (entries, too_long): (Vec<_>, Vec<_>) =
+            entries.partition(|(_, name)| name.as_os_str().len() <= LONGEST_PATH);
+        let too_long = too_long.into_iter().map(|(_, name)| Skipped::too_long(name));
+        Ok(Source { entries, skipped: skipped.chain(too_long).collect(), directories: above(to), root })
     }
 
     /// Packs it, with the directories above it, as far as they are not in `made`.

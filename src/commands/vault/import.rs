@@ -1,17 +1,19 @@
-use std::io::{Cursor, Read as _};
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
 use zeroize::Zeroizing;
 
 use super::add::{self, Source, above};
 use super::keeper::{Keeper, KeeperArgs};
+use super::opening::read_file;
 use super::passphrase::PassphraseArgs;
 use crate::context::Context;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::link::inside;
 use crate::vault::archive::Packer;
 use crate::vault::legacy;
-use crate::vault::tree::{Kind as EntryKind, stays_inside};
+use crate::vault::tree::{Kind as EntryKind, Skipped, stays_inside};
 use crate::vault::variables;
 
 /// A vault of the old kind is not larger, in bytes.
@@ -88,7 +90,7 @@ impl Args {
                     .hint("its passphrase is for no pod to see"))
             }
             Format::Legacy => {
-                let sealed = read(&self.path, LARGEST_LEGACY)?;
+                let sealed = read_file(context, &self.path, LARGEST_LEGACY).await?;
                 let prompt = "passphrase of the old vault: ";
                 let opened = |passphrase: &_| legacy::open(&sealed, passphrase);
                 let archive = self.passphrase.try_with(context, prompt, legacy::WRONG, opened).await?;
@@ -106,13 +108,13 @@ async fn import_variables(
     to: &Path,
     force: bool,
 ) -> Result<()> {
-    let text = read(path, variables::LARGEST)?;
+    let text = read_file(context, path, variables::LARGEST).await?;
     let found = variables::read(text.as_slice(), &path.display().to_string())?;
     if text.contains(&b'$') {
         context.ui.warn("a `$` in a value begins a variable's name, unless the value is in single quotes");
     }
     let (name, directories) = (to.join(variables::NAME), above(to));
-    open.add(context, force, move |into| {
+    open.add(context, force, &[], move |into| {
         let mut packer = Packer::new(into)?;
         for directory in &directories {
             packer.put(directory, &EntryKind::Directory, 0o700, (0, 0), std::io::empty())?;
@@ -137,98 +139,178 @@ async fn archived(
     to: PathBuf,
     force: bool,
 ) -> Result<()> {
-    let mut skipped = Vec::new();
-    // Once to see what is in it, so that nothing is begun that cannot be ended.
-    entries(&archive, &to, &mut skipped, |_, _, _, _, _| Ok(()))?;
-    skipped.iter().for_each(|skipped| context.ui.warn(skipped));
-    open.add(context, force, move |into| {
+    // First, so that nothing is begun that cannot be ended.
+    let (members, skipped) = members(&archive)?;
+    open.add(context, force, &skipped, move |into| {
         let mut packer = Packer::new(into)?;
         for directory in above(&to) {
             packer.put(&directory, &EntryKind::Directory, 0o700, (0, 0), std::io::empty())?;
         }
-        entries(&archive, &to, &mut Vec::new(), |name, kind, mode, modified, data| {
-            packer.put(name, &kind, mode, modified, data)
-        })?;
+        for (path, Member { kind, mode, modified, data }) in members {
+            let data = archive.get(data).unwrap_or_default();
+            packer.put(&to.join(path), &kind, mode, (modified, 0), data)?;
+        }
         packer.finish()
     })
     .await
 }
 
-type Take<'t> = &'t mut dyn std::io::Read;
+/// Something in a tar archive.
+#[derive(Clone, Debug)]
+struct Member {
+    kind: EntryKind,
+    mode: u32,
+    /// In seconds since 1970.
+    modified: i64,
+    /// Where a file's bytes are in the archive.
+    data: Range<usize>,
+}
 
-/// Gives each entry that a vault can have to `take`; a directory comes before what is in it, and nothing comes twice.
-fn entries(
-    archive: &[u8],
-    to: &Path,
-    skipped: &mut Vec<String>,
-    mut take: impl FnMut(&Path, EntryKind, u32, (i64, u32), Take<'_>) -> Result<()>,
-) -> Result<()> {
+/// What is in a tar archive, and what is not taken. As tar does it: of those with the same name the last counts, and a hard link is
+/// what it leads to. In the order of paths each directory comes before what is in it.
+fn members(archive: &[u8]) -> Result<(BTreeMap<PathBuf, Member>, Vec<Skipped>)> {
     let damaged = || "the old vault's archive is damaged";
-    let mut seen = std::collections::BTreeSet::new();
-    let mut archive = tar::Archive::new(Cursor::new(archive));
-    for entry in archive.entries().context(Kind::Integrity, damaged)? {
-        let mut entry = entry.context(Kind::Integrity, damaged)?;
-        let path = entry.path().context(Kind::Integrity, damaged)?.into_owned();
-        // As other programs write names: `./x`, `/x`.
-        let parts = path.components().filter(|part| !matches!(part, Component::CurDir | Component::RootDir));
-        let plain: PathBuf = parts.collect();
-        if plain.as_os_str().is_empty() {
+    let mut found: BTreeMap<PathBuf, Member> = BTreeMap::new();
+    let mut skipped = Vec::new();
+    for entry in tar::Archive::new(archive).entries().context(Kind::Integrity, damaged)? {
+        let entry = entry.context(Kind::Integrity, damaged)?;
+        let named = entry.path().context(Kind::Integrity, damaged)?.into_owned();
+        let Some(path) = plain(&named) else {
+            skipped.push(Skipped::lost(named, "it leads elsewhere"));
+            continue;
+        };
+        if path.as_os_str().is_empty() {
             continue;
         }
-        if !plain.components().all(|part| matches!(part, Component::Normal(_))) {
-            skipped.push(format!("`{}` is not imported: it leads elsewhere", path.display()));
-            continue;
-        }
-        let kind = match entry.header().entry_type() {
-            tar::EntryType::Directory => EntryKind::Directory,
-            tar::EntryType::Regular | tar::EntryType::Continuous => EntryKind::File(entry.size()),
-            tar::EntryType::Symlink => {
-                let target =
-                    entry.link_name().context(Kind::Integrity, damaged)?.unwrap_or_default().into_owned();
-                if !stays_inside(&plain, &target) {
-                    skipped.push(format!("`{}` is not imported: a link to outside", path.display()));
-                    continue;
-                }
-                EntryKind::Link(target)
+        let target = entry.link_name().context(Kind::Integrity, damaged)?.unwrap_or_default().into_owned();
+        let mut member = Member {
+            kind: EntryKind::Directory,
+            mode: entry.header().mode().unwrap_or(0o600) & 0o777,
+            modified: i64::try_from(entry.header().mtime().unwrap_or_default()).unwrap_or_default(),
+            data: 0..0,
+        };
+        match entry.header().entry_type() {
+            tar::EntryType::Directory => {}
+            tar::EntryType::Regular | tar::EntryType::Continuous => {
+                let start = entry.raw_file_position();
+                let range = |at: u64| usize::try_from(at).ok().filter(|at| *at <= archive.len());
+                let data = range(start).zip(start.checked_add(entry.size()).and_then(range));
+                let cut = || Error::new(Kind::Integrity, damaged());
+                member.data = data.map(|(start, end)| start..end).ok_or_else(cut)?;
+                member.kind = EntryKind::File(entry.size());
             }
-            _ => {
-                skipped
-                    .push(format!("`{}` is not imported: neither file, directory nor link", path.display()));
+            tar::EntryType::Link => {
+                let same = plain(&target).and_then(|target| found.get(&target));
+                let Some(same) = same.filter(|same| matches!(same.kind, EntryKind::File(_))) else {
+                    let why = format!("a link to `{}`, which is no file before it", target.display());
+                    skipped.push(Skipped::lost(named, why));
+                    continue;
+                };
+                member = same.clone();
+            }
+            tar::EntryType::Symlink if stays_inside(&path, &target) => member.kind = EntryKind::Link(target),
+            tar::EntryType::Symlink => {
+                let why = format!("a link to `{}`, outside the vault", target.display());
+                skipped.push(Skipped::unwanted(named, why));
                 continue;
             }
-        };
-        for directory in above(plain.parent().unwrap_or(Path::new(""))) {
-            if seen.insert(directory.clone()) {
-                take(&to.join(&directory), EntryKind::Directory, 0o700, (0, 0), &mut std::io::empty())?;
+            tar::EntryType::Fifo | tar::EntryType::Char | tar::EntryType::Block => {
+                skipped.push(Skipped::unwanted(named, "neither file, directory nor link"));
+                continue;
+            }
+            // Its globals are about its entries' owners and comments.
+            tar::EntryType::XGlobalHeader => continue,
+            _ => {
+                skipped.push(Skipped::lost(named, "of a kind that is not known here"));
+                continue;
             }
         }
-        if !seen.insert(plain.clone()) {
-            if kind != EntryKind::Directory {
-                skipped.push(format!("`{}` is in the archive twice: the first is taken", path.display()));
-            }
-            continue;
-        }
-        let mode = entry.header().mode().unwrap_or(0o600) & 0o777;
-        let modified = i64::try_from(entry.header().mtime().unwrap_or_default()).unwrap_or_default();
-        take(&to.join(&plain), kind, mode, (modified, 0), &mut entry)?;
+        found.insert(path, member);
     }
-    Ok(())
+    let mut whole: BTreeMap<PathBuf, Member> = BTreeMap::new();
+    for (path, member) in found {
+        let mut lies_nowhere = false;
+        for directory in above(path.parent().unwrap_or(Path::new(""))) {
+            let made = Member { kind: EntryKind::Directory, mode: 0o700, modified: 0, data: 0..0 };
+            lies_nowhere |= whole.entry(directory).or_insert(made).kind != EntryKind::Directory;
+        }
+        if lies_nowhere {
+            skipped.push(Skipped::lost(path, "what it lies in is no directory"));
+        } else {
+            whole.insert(path, member);
+        }
+    }
+    Ok((whole, skipped))
+}
+
+/// A name of an archive without what leads nowhere: `./x` and `/x` are `x`. Nothing where it leads upwards.
+fn plain(path: &Path) -> Option<PathBuf> {
+    let parts = path.components().filter(|part| !matches!(part, Component::CurDir | Component::RootDir));
+    parts.map(|part| matches!(part, Component::Normal(_)).then_some(part)).collect()
 }
 
 fn now_s() -> i64 {
     time::OffsetDateTime::now_utc().unix_timestamp()
 }
 
-/// A file of secrets, whole.
-fn read(path: &Path, limit: u64) -> Result<Zeroizing<Vec<u8>>> {
-    let failed = |source| Error::io("read", path, source);
-    let file = std::fs::File::open(path).map_err(failed)?;
-    let size = file.metadata().map_err(failed)?.len().min(limit) + 1;
-    // Of the right size at once: what is moved to a larger place leaves a copy behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(size).unwrap_or_default()));
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > limit {
-        return Err(Error::new(Kind::Usage, format!("`{}` is larger than {limit} bytes", path.display())));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_is_taken_as_tar_takes_it() {
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut add = |kind, path: &str, target: &str, data: &str| {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_mode(0o640);
+            header.set_mtime(5);
+            header.set_size(data.len() as u64);
+            // By hand: the library writes no such paths.
+            header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+            header.as_old_mut().linkname[..target.len()].copy_from_slice(target.as_bytes());
+            header.set_cksum();
+            archive.append(&header, data.as_bytes()).unwrap();
+        };
+        use tar::EntryType::{Block, Directory, Link, Regular, Symlink};
+        add(Regular, "./d/token", "", "old");
+        add(Link, "hard", "d/token", "");
+        add(Regular, "/d/token", "", "newer");
+        add(Link, "nowhere", "missing", "");
+        add(Symlink, "way", "d", "");
+        add(Symlink, "out", "/etc", "");
+        add(Block, "device", "", "");
+        add(Regular, "../up", "", "x");
+        add(Regular, "way/x", "", "x");
+        add(Directory, "e", "", "");
+        add(tar::EntryType::new(b'Z'), "strange", "", "x");
+        let archive = archive.into_inner().unwrap();
+        let (members, skipped) = members(&archive).unwrap();
+        let found: Vec<_> = members
+            .iter()
+            .map(|(path, member)| {
+                let data = std::str::from_utf8(&archive[member.data.clone()]).unwrap();
+                (path.to_str().unwrap(), &member.kind, member.mode, data)
+            })
+            .collect();
+        let link = EntryKind::Link("d".into());
+        assert_eq!(
+            found,
+            [
+                ("d", &EntryKind::Directory, 0o700, ""),
+                ("d/token", &EntryKind::File(5), 0o640, "newer"),
+                ("e", &EntryKind::Directory, 0o640, ""),
+                ("hard", &EntryKind::File(3), 0o640, "old"),
+                ("way", &link, 0o640, ""),
+            ]
+        );
+        let skipped: Vec<_> =
+            skipped.iter().map(|skipped| (skipped.path.to_str().unwrap(), skipped.lost)).collect();
+        let expected = [("nowhere", true), ("out", false), ("device", false), ("../up", true)];
+        assert_eq!(skipped, [&expected[..], &[("strange", true), ("way/x", true)]].concat());
+        // Cut amid a file, and amid a header.
+        for end in [512 + 2, 600] {
+            assert_eq!(super::members(&archive[..end]).unwrap_err().kind(), Kind::Integrity, "{end}");
+        }
     }
-    Ok(bytes)
 }

@@ -10,6 +10,7 @@ use crate::link::{Link, inside};
 use crate::pod::target::PodArgs;
 use crate::pod::vault;
 use crate::vault::archive::Packed;
+use crate::vault::tree::Skipped;
 
 /// The pod that is meant, where the names that follow the command are not its.
 #[derive(Debug, clap::Args)]
@@ -63,7 +64,7 @@ impl Keeper {
         }
     }
 
-    /// Adds what `pack` packs, which has a thread of its own: it is nowhere whole.
+    /// Adds what `pack` packs, which has a thread of its own: it is nowhere whole. What it skips is told before.
     ///
     /// # Errors
     /// What it refuses; [`Kind::Failure`] where something was left out.
@@ -71,8 +72,12 @@ impl Keeper {
         &self,
         context: &Context,
         replace: bool,
+        skipped: &[Skipped],
         pack: impl FnOnce(PipeWriter) -> Result<Packed<PipeWriter>> + Send + 'static,
     ) -> Result<()> {
+        for Skipped { path, why, .. } in skipped {
+            context.ui.warn(format!("`{}` is not added: {why}", path.display()));
+        }
         let failed = |source| Error::new(Kind::Failure, "cannot make a pipe").with_source(source);
         let (mut reader, writer) = std::io::pipe().map_err(failed)?;
         let packing = std::thread::spawn(move || pack(writer).map(|packed| (packed.torn, packed.unreadable)));
@@ -98,12 +103,13 @@ impl Keeper {
             context.ui.warn(format!("`{}` cannot be read", path.display()));
         }
         super::report(context, &saved)?;
-        match torn.len() + unreadable.len() {
+        match torn.len() + unreadable.len() + skipped.iter().filter(|skipped| skipped.lost).count() {
             0 => Ok(()),
-            more => {
-                Err(Error::new(Kind::Failure, format!("{more} files are not in the vault as they are here"))
-                    .hint("remove nothing yet"))
-            }
+            more => Err(Error::new(
+                Kind::Failure,
+                format!("{more} of these are not in the vault as they are here"),
+            )
+            .hint("remove nothing yet")),
         }
     }
 }

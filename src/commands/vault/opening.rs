@@ -17,7 +17,9 @@ use crate::vault::key::{Keyring, NotOpened};
 use crate::vault::recipient::{self, Identities};
 
 /// A file of keys is not larger, in bytes.
-const LARGEST: usize = 64 << 10;
+pub const LARGEST: u64 = 64 << 10;
+/// Room for what comes through a pipe, in bytes: what is moved to a larger place leaves a copy behind.
+const ROOM: u64 = 1 << 20;
 
 /// What opens the vault.
 #[derive(Debug, Default, PartialEq, clap::Args)]
@@ -60,7 +62,7 @@ impl OpenArgs {
 
 /// Reads a file of identities; asks for the passphrase of a key that has one.
 async fn read(context: &Context, path: &Path) -> Result<Identities> {
-    let bytes = read_file(context, path).await?;
+    let bytes = read_file(context, path, LARGEST).await?;
     let wrong = |error: Error| error.hint(format!("`--identity {}`", path.display()));
     // In a thread: of some keys that are malformed the crate does not tell, it panics.
     let parsed = plugin::in_thread(context, "this identity", move |_| Identities::parse(&bytes)).await?;
@@ -83,18 +85,24 @@ async fn read(context: &Context, path: &Path) -> Result<Identities> {
     Err(Error::new(Kind::Passphrase, format!("this is not the passphrase of `{}`", path.display())))
 }
 
-/// A file of keys whole. It may be a pipe, which takes its time.
-pub async fn read_file(context: &Context, path: &Path) -> Result<Zeroizing<Vec<u8>>> {
+/// A file of secrets whole, if it is not larger than `limit`, in bytes. It may be a pipe, which takes its time.
+///
+/// # Errors
+/// [`Kind::Usage`] where it is larger; as read(2).
+pub async fn read_file(context: &Context, path: &Path, limit: u64) -> Result<Zeroizing<Vec<u8>>> {
     let opened = path.to_owned();
     let name = format!("`{}`", path.display());
     let read = plugin::in_thread(context, &name, move |_| {
-        let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST + 1));
-        File::open(&opened)?.take(LARGEST as u64 + 1).read_to_end(&mut bytes)?;
+        let file = File::open(&opened)?;
+        let size = file.metadata().map(|found| if found.is_file() { found.len() } else { ROOM })?;
+        let room = usize::try_from(size.min(limit) + 1).unwrap_or_default();
+        let mut bytes = Zeroizing::new(Vec::with_capacity(room));
+        file.take(limit + 1).read_to_end(&mut bytes)?;
         std::io::Result::Ok(bytes)
     });
     let bytes = read.await?.map_err(|source| Error::io("read", path, source))?;
-    match bytes.len() > LARGEST {
-        true => Err(Error::new(Kind::Usage, format!("{name} is too large for a file of keys"))),
+    match bytes.len() as u64 > limit {
+        true => Err(Error::new(Kind::Usage, format!("{name} is larger than {limit} bytes"))),
         false => Ok(bytes),
     }
 }

@@ -5,6 +5,7 @@ use std::io::Read as _;
 use age::secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
+use super::plugin;
 use crate::adapters::sys::process;
 use crate::adapters::terminal;
 use crate::context::Context;
@@ -43,7 +44,7 @@ impl PassphraseArgs {
     pub async fn choose(&self, context: &Context, new: &NewPassphrase) -> Result<SecretString> {
         let passphrase = match self.passphrase_fd {
             _ if new.generate => return generated(context).await,
-            Some(descriptor) => read(descriptor)?,
+            Some(descriptor) => given(context, descriptor).await?,
             None => {
                 let question = "new passphrase (leave it empty for six words by chance): ";
                 let passphrase = terminal::ask_secret(question, INSTEAD).await?;
@@ -93,7 +94,7 @@ impl PassphraseArgs {
     ) -> Result<T> {
         for _ in 0..TRIES {
             let passphrase = match self.passphrase_fd {
-                Some(descriptor) => read(descriptor)?,
+                Some(descriptor) => given(context, descriptor).await?,
                 None => terminal::ask_secret(prompt, INSTEAD).await?,
             };
             let step = context.ui.step("opening the keyring");
@@ -136,6 +137,11 @@ async fn generated(context: &Context) -> Result<SecretString> {
         context.ui.warn("these are other words");
     }
     Err(Error::new(Kind::Passphrase, "what was typed is not what was shown"))
+}
+
+/// Whoever gives it may take their time.
+async fn given(context: &Context, descriptor: u32) -> Result<SecretString> {
+    plugin::in_thread(context, "the passphrase", move |_| read(descriptor)).await?
 }
 
 fn read(descriptor: u32) -> Result<SecretString> {

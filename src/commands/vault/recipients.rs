@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::opening::{OpenArgs, read_file};
+use super::opening::{LARGEST, OpenArgs, read_file};
 use super::passphrase::PassphraseArgs;
 use super::rotate::{Rekey, RewrapArgs};
 use crate::context::Context;
@@ -102,7 +102,7 @@ impl Given {
     async fn lines(&self, context: &Context) -> Result<Vec<String>> {
         let mut lines = self.recipients.clone();
         for path in &self.file {
-            let bytes = read_file(context, path).await?;
+            let bytes = read_file(context, path, LARGEST).await?;
             let text = std::str::from_utf8(&bytes).unwrap_or_default();
             let before = lines.len();
             lines.extend(
