@@ -192,6 +192,7 @@ pub async fn decide(local: &Local<'_>, store: &dyn Store) -> Result<Decided, Sto
         false => settle(local, store, &numbered, &copies).await?,
     };
     let seen = local.load()?.seen.map_or(0, |seen| seen.n);
+    sync::branch_off(local, store).await?;
     let waiting = sync::set_aside(local)?.into_iter().next();
     let lost = retreat(local, store).await?;
     let had_neither = others.iter().all(|other| other.body.n > seen);

@@ -240,6 +240,16 @@ impl<'d> Local<'d> {
     /// # Errors
     /// Where that cannot be recorded.
     pub fn pin(&self, link: &Link) -> Result<()> {
+        if let Some(seen) = self.link(SEEN)?.filter(|seen| seen.n > link.n) {
+            // Pushed, and left by a crash: it must not seem to wait again.
+            let names = self
+                .disk
+                .list(&self.path.join(OUTBOX))
+                .map_err(|source| self.failed("list", OUTBOX, source))?;
+            for n in names.iter().filter_map(|name| name.parse().ok()).filter(|n| *n <= seen.n) {
+                self.dequeue(n)?;
+            }
+        }
         self.write_link(SEEN, link)
     }
 
@@ -347,8 +357,8 @@ impl<'d> Local<'d> {
         })
     }
 
-    /// Removes generations but those to keep, of the outbox, and held ones: the store has the others. And what a crash left
-    /// half-written: nobody writes here but who calls this.
+    /// Removes generations but those to keep, of the outbox, and held ones: the store has the others. None where one of those to keep is
+    /// not here: then those are all that there is. And what a crash left half-written: nobody writes here but who calls this.
     ///
     /// # Errors
     /// Where one cannot be removed.
@@ -356,6 +366,7 @@ impl<'d> Local<'d> {
         let state = self.load()?;
         let held = self.held()?;
         let waiting = state.outbox.iter().map(|outgoing| &outgoing.commit).chain(&held);
+        let complete = keep.iter().all(|hash| self.has(Object::Generation, hash));
         let keep: Vec<String> = waiting
             .map(|commit| commit.body.generation)
             .chain(keep.iter().copied())
@@ -365,7 +376,7 @@ impl<'d> Local<'d> {
             let path = self.path.join(directory);
             let names = self.disk.list(&path).map_err(|source| self.failed("list", directory, source))?;
             let unneeded = |name: &&String| match directory {
-                "gen" => !keep.contains(name),
+                "gen" if complete => !keep.contains(name),
                 _ => name.starts_with('.') && name.ends_with(TEMPORARY),
             };
             for name in names.iter().filter(unneeded) {

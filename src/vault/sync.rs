@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
+use tokio::time::{Instant, timeout_at};
+
 use super::commit::{self, Commit, Link};
 use super::copies;
 use super::hashing::Hashing;
@@ -24,6 +26,8 @@ const PAUSES: [Duration; 4] = if cfg!(test) {
 } else {
     [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(8)]
 };
+/// How long they may take together: a store that stalls is not waited for in each of them.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a push did.
 #[derive(Debug, Default)]
@@ -141,11 +145,14 @@ pub async fn push(local: &Local<'_>, store: &dyn Store) -> Result<Pushed, Stoppe
     Ok(pushed)
 }
 
-/// Puts those objects of a commit again that the store has no more; how many.
+/// Puts those objects of a commit again that the store has no more, or not as they were; how many.
 async fn put_again(local: &Local<'_>, store: &dyn Store, commit: &Commit) -> Result<usize, Stopped> {
     let mut count = 0;
-    for (object, hash, _) in objects(commit) {
-        if store.size(&object.key(&hash)).await?.is_none() {
+    for (object, hash, size) in objects(commit) {
+        if !is_there(store, object, &hash, size).await? {
+            if !local.has(object, &hash) {
+                return Err(missing(&object.key(&hash)).into());
+            }
             put_object(local, store, object, &hash).await?;
             count += 1;
         }
@@ -153,13 +160,14 @@ async fn put_again(local: &Local<'_>, store: &dyn Store, commit: &Commit) -> Res
     Ok(count)
 }
 
-/// Puts those objects of the newest commit that this machine has seen in the store again that are there no more: a prune that ran
-/// beside a push may have taken them, or an accident. How many.
+/// Puts those objects of the newest commit that this machine has seen in the store again that are there no more, or not as they were: a
+/// prune that ran beside a push may have taken them, or an accident. How many.
 ///
 /// # Errors
-/// The store's own; where they are not here.
+/// As [`pull`], where the store is not what this machine has seen; [`Kind::Integrity`] where they are not here either; the store's own.
 pub async fn heal(local: &Local<'_>, store: &dyn Store) -> Result<usize, Stopped> {
     let Some(seen) = local.load()?.seen else { return Ok(0) };
+    check_pin(local, store, &seen).await?;
     // Of an older one it may be gone for good reason.
     if store.size(&commit_key(seen.n + 1)).await?.is_some() {
         return Ok(0);
@@ -179,15 +187,30 @@ pub(super) fn objects(commit: &Commit) -> Vec<(Object, Hash, Option<u64>)> {
 }
 
 async fn put_objects(local: &Local<'_>, store: &dyn Store, outgoing: &Outgoing) -> Result<(), Stopped> {
-    for (object, hash, _) in objects(&outgoing.commit) {
+    for (object, hash, size) in objects(&outgoing.commit) {
         // Keys stay the same from commit to commit: the store has them, and may be all that has.
-        let there = (outgoing.attempted || object != Object::Generation || !local.has(object, &hash))
-            && store.size(&object.key(&hash)).await?.is_some();
-        if !there {
+        let may_be_there = outgoing.attempted || object != Object::Generation || !local.has(object, &hash);
+        if !may_be_there || !is_there(store, object, &hash, size).await? {
             put_object(local, store, object, &hash).await?;
         }
     }
     Ok(())
+}
+
+/// Whether the store has an object as it was written: a generation by its size, a keyring, which is small, by its hash.
+async fn is_there(
+    store: &dyn Store,
+    object: Object,
+    hash: &Hash,
+    size: Option<u64>,
+) -> Result<bool, StoreError> {
+    let key = object.key(hash);
+    match object {
+        Object::Generation => {
+            Ok(store.size(&key).await?.is_some_and(|there| size.is_none_or(|size| size == there)))
+        }
+        Object::Keys | Object::Recipients => is_intact(store, &key, hash, LARGEST_KEYRING).await,
+    }
 }
 
 async fn put_object(
@@ -218,15 +241,18 @@ async fn put_object(
 async fn settle(store: &dyn Store, commit: &Commit) -> Result<(), Stopped> {
     let key = commit_key(commit.body.n);
     let mut pauses = PAUSES.iter();
+    let end = Instant::now() + PATIENCE;
     loop {
-        let answer = store.create(&key, &commit.bytes).await;
+        let asked = async { (store.create(&key, &commit.bytes).await, read_commit_bytes(store, &key).await) };
+        let Ok((answer, there)) = timeout_at(end, asked).await else {
+            return Err(unsettled(commit, None));
+        };
         if let Err(refused) = &answer
             && matches!(refused.kind, StoreKind::Credentials | StoreKind::Denied | StoreKind::NoPlace)
         {
             return Err(answer.err().map_or_else(|| unsettled(commit, None), Stopped::from));
         }
         // Whatever the answer was, what is there decides: it may have been lost, or false.
-        let there = read_commit_bytes(store, &key).await;
         let last = match (there, answer) {
             (Ok(Some(bytes)), _) if bytes == commit.bytes => return Ok(()),
             (Ok(Some(bytes)), _) => {
@@ -235,8 +261,7 @@ async fn settle(store: &dyn Store, commit: &Commit) -> Result<(), Stopped> {
                     let what = format!("the store's commit {} is of another vault", theirs.body.n);
                     return Err(Error::new(Kind::Integrity, what).into());
                 }
-                let branch = branch_key(commit);
-                store.create(&branch, &commit.bytes).await?;
+                make_branch(store, commit).await?;
                 return Err(Stopped::Fork(Box::new(Fork { theirs, mine: commit.clone() })));
             }
             (Ok(None), Ok(Created::Unknown(why))) => Some(why),
@@ -250,6 +275,39 @@ async fn settle(store: &dyn Store, commit: &Commit) -> Result<(), Stopped> {
             None => return Err(unsettled(commit, last)),
         }
     }
+}
+
+/// Keeps a commit that lost a race in the store. Its objects must be there already.
+async fn make_branch(store: &dyn Store, commit: &Commit) -> Result<(), StoreError> {
+    let key = branch_key(commit);
+    let answer = store.create(&key, &commit.bytes).await?;
+    if read_commit_bytes(store, &key).await?.as_ref() == Some(&commit.bytes) {
+        return Ok(());
+    }
+    Err(match answer {
+        Created::Unknown(why) => why,
+        Created::Made | Created::Exists => {
+            let what = format!("{} does not keep `{key}` as it was written", store.describe());
+            StoreError::new(StoreKind::Corrupt, what)
+        }
+    })
+}
+
+/// Keeps what waits here in the store, as branches, before another side of the fork goes on. Whose credentials make none have it here alone.
+///
+/// # Errors
+/// The store's own.
+pub(super) async fn branch_off(local: &Local<'_>, store: &dyn Store) -> Result<(), Stopped> {
+    let State { seen, outbox, .. } = local.load()?;
+    // What nobody has seen in this store is another vault.
+    for outgoing in outbox.iter().filter(|_| seen.is_some()) {
+        put_objects(local, store, outgoing).await?;
+        match make_branch(store, &outgoing.commit).await {
+            Err(refused) if refused.kind == StoreKind::Denied => return Ok(()),
+            made => made?,
+        }
+    }
+    Ok(())
 }
 
 fn unsettled(commit: &Commit, last: Option<StoreError>) -> Stopped {
@@ -304,7 +362,7 @@ pub async fn pull(
             )
             .into());
         };
-        let commit = Commit::read(bytes)?;
+        let commit = numbered(n, bytes)?;
         let next = match Link::next(chain.as_ref(), &commit) {
             Ok(next) => next,
             // A synchroniser has mixed two histories: this one goes on from a copy.
@@ -362,7 +420,23 @@ pub async fn pull(
             }
         },
     };
-    fetch_all(local, store, &newest).await?;
+    let mut lost = None;
+    for (object, hash, size) in objects(&newest) {
+        let is_lost = |stopped: &Stopped| {
+            let integrity = matches!(stopped, Stopped::Failed(failed) if failed.kind() == Kind::Integrity);
+            object == Object::Generation && integrity
+        };
+        let mut fetched = fetch(local, store, object, &hash, size).await;
+        if fetched.as_ref().is_err_and(is_lost) {
+            // It may have been damaged on its way.
+            fetched = fetch(local, store, object, &hash, size).await;
+        }
+        match fetched {
+            // With the keys an earlier state can be restored, on top of it.
+            Err(failed) if is_lost(&failed) => lost = Some(failed),
+            other => other?,
+        }
+    }
     pruned::fetch(local, store).await?;
     let count = new.len();
     for (_, commit) in &new {
@@ -372,6 +446,9 @@ pub async fn pull(
     local.pin(&head)?;
     for (link, _) in &new {
         local.dequeue(link.n)?;
+    }
+    if let Some(lost) = lost {
+        return Err(lost);
     }
     Ok(Some(Pulled { head: newest, new: count }))
 }
@@ -485,6 +562,8 @@ pub struct Verified {
     pub unnamed: u64,
     /// What is wrong.
     pub problems: Vec<String>,
+    /// What is missing of sides that lost a race: nothing else depends on that.
+    pub aside: Vec<String>,
 }
 
 /// What a store has.
@@ -528,7 +607,7 @@ pub(super) async fn examine(local: &Local<'_>, store: &dyn Store, read: bool) ->
         };
         verified.commits += 1;
         let bytes = read_commit_bytes(store, &listed.key).await?.unwrap_or_default();
-        let next = Commit::read(bytes).and_then(|commit| Ok((Link::next(chain.as_ref(), &commit)?, commit)));
+        let next = numbered(n, bytes).and_then(|commit| Ok((Link::next(chain.as_ref(), &commit)?, commit)));
         let (link, commit) = match next {
             Ok(next) => next,
             Err(error) => {
@@ -560,10 +639,18 @@ pub(super) async fn examine(local: &Local<'_>, store: &dyn Store, read: bool) ->
     if let Some(seen) = seen.filter(|seen| chain.is_none_or(|chain| chain.n < seen.n)) {
         verified.problems.push(format!("commit {} is missing, which this machine has seen", seen.n));
     }
-    let aside: BTreeSet<String> = branches
-        .iter()
-        .flat_map(|commit| objects(commit).into_iter().map(|(object, hash, _)| object.key(&hash)))
-        .collect();
+    let mut aside = BTreeSet::new();
+    for commit in branches.iter() {
+        for (object, hash, size) in objects(commit) {
+            let key = object.key(&hash);
+            let found = there.get(&key).map(|listed| listed.size);
+            if !named.contains_key(&key) && found.is_none_or(|found| size.is_some_and(|size| size != found)) {
+                let short = commit.hash.short();
+                verified.aside.push(format!("`{key}`, of the branch {short}, is missing or damaged"));
+            }
+            aside.insert(key);
+        }
+    }
     let unnamed = there.keys().filter(|key| !named.contains_key(*key) && !aside.contains(*key));
     verified.unnamed = unnamed.count() as u64;
     let mut pruned = match chain {
@@ -613,7 +700,19 @@ async fn is_intact(store: &dyn Store, key: &str, hash: &Hash, size: u64) -> Resu
 
 /// The number of a commit by its name; conflict copies and the like have none.
 pub(super) fn number(name: &str) -> Option<u64> {
-    (name.len() == 10).then(|| name.parse().ok()).flatten()
+    (name.len() == 10 && name.bytes().all(|byte| byte.is_ascii_digit())).then(|| name.parse().ok()).flatten()
+}
+
+/// The commit that is kept under this number.
+fn numbered(n: u64, bytes: Vec<u8>) -> Result<Commit> {
+    let commit = Commit::read(bytes)?;
+    match commit.body.n == n {
+        true => Ok(commit),
+        false => {
+            let what = format!("what the store has as commit {n} is commit {} of the vault", commit.body.n);
+            Err(Error::new(Kind::Integrity, what))
+        }
+    }
 }
 
 /// Brings one object here, unless it is.
@@ -638,13 +737,14 @@ pub async fn fetch(
     let mut incoming = local.incoming(object)?;
     match store.get(&key, limit, &mut incoming).await? {
         Some(_) => Ok(incoming.finish(Some(hash)).map(drop)?),
-        None => Err(Error::new(
-            Kind::Integrity,
-            format!("the store does not have `{key}`, which a commit names"),
-        )
-        .hint("`tazpod vault verify` lists what else is missing, `tazpod vault history` what can be restored")
-        .into()),
+        None => Err(missing(&key).into()),
     }
+}
+
+fn missing(key: &str) -> Error {
+    Error::new(Kind::Integrity, format!("the store does not have `{key}`, which a commit names")).hint(
+        "`tazpod vault push` on a machine that has it puts it back; else `tazpod vault history` lists earlier states, and `restore` takes one",
+    )
 }
 
 /// The store still has the newest commit that this machine has seen there.

@@ -273,7 +273,7 @@ fn what_the_store_has_lost_of_the_newest_is_put_again() {
     wait(one.store.delete(&lost)).unwrap();
     two.pull().unwrap_err();
     assert_eq!(heal(&one).unwrap(), 1);
-    assert_eq!(two.pull().unwrap(), Some((1, 1)));
+    assert_eq!(two.pull().unwrap(), Some((1, 0)));
     // Of what is not the newest any more it is not its business.
     two.save("second").unwrap();
     two.push().unwrap();
@@ -371,22 +371,192 @@ fn what_a_buckets_owner_can_do_is_noticed() {
     other.tamper(&commit_key(2), Some(b"nonsense".to_vec()));
     assert!(said(&newcomer(&other)).contains("is not valid"));
     drop(machine);
-    // A generation that is another, or none, or far too large.
+    // Commits under names of others.
+    let (store, _) = fresh();
+    store.tamper("commits/+000000001", Some(store.objects()[&commit_key(1)].clone()));
+    assert_eq!(newcomer(&store).pull().unwrap(), Some((3, 3)));
+    store.tamper(&commit_key(4), store.objects().remove(&commit_key(3)));
+    store.tamper(&commit_key(3), None);
+    assert!(said(&newcomer(&store)).contains("has as commit 4 is commit 3"));
+    // A generation that is another, or none, or far too large; the same of the keys.
     let (store, _) = fresh();
     let newest = Commit::read(store.objects()[&commit_key(3)].clone()).unwrap();
-    let key = Object::Generation.key(&newest.body.generation);
-    for (bytes, says) in [
-        (Some(b"x".to_vec()), "is something else"),
-        (None, "does not have `gen/"),
-        (Some(vec![0; 1000]), "too large"),
-    ] {
-        store.tamper(&key, bytes);
-        let machine = newcomer(&store);
-        assert!(said(&machine).contains(says));
-        // Nothing of it counts as seen.
-        assert_eq!(machine.local().load().unwrap().seen, None);
-        assert!(machine.disk.files().is_empty(), "{:?}", machine.disk.files());
+    for (object, hash) in [(Object::Generation, newest.body.generation), (Object::Keys, newest.body.keys)] {
+        let key = object.key(&hash);
+        let good = store.objects().remove(&key);
+        for (bytes, says) in [
+            (Some(b"x".to_vec()), "is something else"),
+            (None, "does not have `"),
+            (Some(vec![0; 2 << 20]), "too large"),
+        ] {
+            store.tamper(&key, bytes);
+            let machine = newcomer(&store);
+            assert!(said(&machine).contains(says));
+            // Without the keys nothing of it counts as seen; from the commits alone one can go on.
+            let seen = machine.local().load().unwrap().seen.map(|seen| seen.n);
+            assert_eq!(seen, (object == Object::Generation).then_some(3));
+            let files = machine.disk.files();
+            let has_some = files.iter().any(|path| path.starts_with("/vault/gen"));
+            assert_eq!(has_some, object == Object::Keys, "{files:?}");
+        }
+        store.tamper(&key, good);
     }
+}
+
+#[test]
+fn where_the_newest_state_is_lost_an_earlier_one_goes_on() {
+    let store = SimStore::default();
+    let (one, two) = pair(&store);
+    let lost = one.save("2").unwrap().body.generation;
+    one.push().unwrap();
+    store.tamper(&Object::Generation.key(&lost), None);
+    two.pull().unwrap_err();
+    two.pull().unwrap_err();
+    // What this machine has is all that there is.
+    two.local().tidy(&[lost]).unwrap();
+    assert!(two.local().has(Object::Generation, &Hash::of(b"1")));
+    let heal = |machine: &Machine| wait(sync::heal(&machine.local(), &machine.store));
+    let error = crate::error::Error::from(heal(&two).unwrap_err());
+    assert!(error.kind() == Kind::Integrity && error.to_string().contains("does not have"), "{error}");
+    two.save("1 again").unwrap();
+    assert_eq!(two.push().unwrap(), [3]);
+    let newcomer = Machine::new("new", &store, Power::default());
+    assert_eq!(newcomer.pull().unwrap(), Some((3, 3)));
+    assert_eq!(newcomer.content(), "1 again");
+}
+
+#[test]
+fn a_push_of_nothing_is_no_success_in_a_store_that_has_gone_back() {
+    let store = SimStore::default();
+    let (one, _) = pair(&store);
+    let heal = || {
+        wait(sync::heal(&one.local(), &one.store))
+            .map_err(|stopped| crate::error::Error::from(stopped).kind())
+    };
+    assert_eq!(heal(), Ok(0));
+    let other = SimStore::default();
+    Machine { seed: 7, ..Machine::new("x", &other, Power::default()) }.save("x").unwrap();
+    let strange = Machine { seed: 7, ..Machine::new("x", &other, Power::default()) };
+    let strange = strange.save("x").unwrap();
+    for there in [None, Some(strange.bytes)] {
+        for key in store.objects().into_keys() {
+            store.tamper(&key, None);
+        }
+        store.tamper(&commit_key(1), there);
+        let before = store.objects();
+        assert_eq!(heal(), Err(Kind::Integrity));
+        assert_eq!(store.objects(), before);
+    }
+}
+
+#[test]
+fn what_the_store_has_is_not_always_what_was_written() {
+    let store = SimStore::default();
+    let machine = Machine::new("a", &store, Power::default());
+    let commit = machine.save("some text").unwrap();
+    let (keys, generation) =
+        (Object::Keys.key(&commit.body.keys), Object::Generation.key(&commit.body.generation));
+    // Of a push that broke off before it was looked at.
+    store.tamper(&keys, Some(b"something else".to_vec()));
+    store.tamper(&generation, Some(b"some".to_vec()));
+    machine.local().mark_attempted(&commit).unwrap();
+    machine.push().unwrap();
+    let problems = || wait(sync::verify(&machine.local(), &machine.store, true)).unwrap().problems;
+    assert_eq!(problems(), [""; 0]);
+    store.tamper(&generation, Some(b"some".to_vec()));
+    store.tamper(&keys, Some(b"wrapped_keyring".to_vec()));
+    assert_eq!(wait(sync::heal(&machine.local(), &machine.store)).unwrap(), 2);
+    assert_eq!(problems(), [""; 0]);
+}
+
+#[test]
+fn a_side_that_never_was_in_the_store_gets_there_before_the_other_goes_on() {
+    let store = SimStore::default();
+    let (one, two) = pair(&store);
+    one.save("mine").unwrap();
+    one.push().unwrap();
+    let first = two.save("theirs").unwrap();
+    two.local().mark_attempted(&first).unwrap();
+    let second = two.save("theirs, later").unwrap();
+    assert!(matches!(two.pull(), Err(Stopped::Fork(_))));
+    let decided = wait(super::copies::decide(&two.local(), &two.store)).unwrap();
+    assert_eq!(decided.mine, Some(second.clone()));
+    two.pull().unwrap();
+    let objects = store.objects();
+    for commit in [&first, &second] {
+        assert_eq!(objects[&sync::branch_key(commit)], commit.bytes);
+        assert!(objects.contains_key(&Object::Generation.key(&commit.body.generation)));
+    }
+    assert_eq!(wait(sync::branches(&one.local(), &one.store)).unwrap(), [first, second.clone()]);
+    // What is missing of one hinders nobody, and is told.
+    let verify = || wait(sync::verify(&one.local(), &one.store, true)).unwrap();
+    assert_eq!((verify().problems.len(), verify().aside.len()), (0, 0));
+    let key = Object::Generation.key(&second.body.generation);
+    store.tamper(&key, None);
+    let short = second.hash.short();
+    assert_eq!(verify().aside, [format!("`{key}`, of the branch {short}, is missing or damaged")]);
+    assert_eq!(pruned(&one, RULES).unwrap(), [""; 0]);
+    // Another vault's is none of this one's.
+    let stranger = Machine::new("three", &store, Power::default());
+    stranger.save("x").unwrap();
+    let before = store.objects();
+    wait(super::copies::decide(&stranger.local(), &stranger.store)).unwrap();
+    assert_eq!(store.objects(), before);
+}
+
+#[test]
+fn who_lost_a_race_is_told_so_when_that_side_is_kept() {
+    for fault in [Fault::ReplyLost, Fault::RequestLost, Fault::Busy, Fault::Lie] {
+        for request in 0.. {
+            let store = SimStore::default();
+            let (one, two) = pair(&store);
+            one.save("mine").unwrap();
+            let mine = two.save("theirs").unwrap();
+            one.push().unwrap();
+            two.store.fail(request, fault);
+            if let Err(Stopped::Fork(_)) = two.push() {
+                assert_eq!(
+                    store.objects().get(&sync::branch_key(&mine)),
+                    Some(&mine.bytes),
+                    "{fault:?} {request}"
+                );
+            }
+            if !two.store.has_failed() {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn what_was_pushed_before_a_crash_does_not_wait_again_after_a_rollback() {
+    let mut left = 0;
+    for limit in 0.. {
+        let store = SimStore::default();
+        let power = Power::default();
+        let machine = Machine::new("a", &store, power.clone());
+        for content in ["1", "2"] {
+            machine.save(content).unwrap();
+            machine.push().unwrap();
+        }
+        machine.save("3").unwrap();
+        power.fail_after(limit);
+        let _ = machine.push();
+        let crashed = power.is_gone();
+        power.restore();
+        machine.disk.crash(Survives::Synced);
+        machine.push().unwrap();
+        left += u32::from(machine.disk.files().contains(&"/vault/outbox/0000000003".into()));
+        store.tamper(&commit_key(3), None);
+        store.tamper(&commit_key(2), None);
+        wait(sync::accept_rollback(&machine.local(), &machine.store)).unwrap().unwrap();
+        let state = machine.local().load().unwrap();
+        assert_eq!((state.seen.map(|seen| seen.n), state.outbox), (Some(1), Vec::new()), "at step {limit}");
+        if !crashed {
+            break;
+        }
+    }
+    assert!(left > 0, "no crash left anything");
 }
 
 #[test]

@@ -43,6 +43,10 @@ pub enum Reply {
     SendHalf,
     /// An error.
     Refuse(u16, &'static str),
+    /// This, as an answer of 200.
+    Say(String),
+    /// An answer with this status, and no end.
+    Endless(u16),
     /// Silence.
     Stall,
     /// The connection breaks, and nothing is done.
@@ -126,13 +130,13 @@ fn connection(stream: TcpStream, state: &Mutex<State>, script: &Script) {
             request.number = state.log.len();
             state.log.push(request.clone());
         }
-        let reply = script(&request);
+        let wanted = script(&request);
         let upstream = state.lock().unwrap().upstream.clone();
         let serve = |corrupt| match &upstream {
             Some(upstream) => pass_on(upstream, &request, corrupt, request.body.len()),
             None => answer(&request, &mut state.lock().unwrap(), corrupt),
         };
-        let (head, body) = match reply {
+        let (head, body) = match wanted {
             Reply::Serve => serve(false),
             Reply::CorruptAnswer => {
                 let (head, mut body) = serve(false);
@@ -177,6 +181,13 @@ fn connection(stream: TcpStream, state: &Mutex<State>, script: &Script) {
                 return;
             }
             Reply::Refuse(status, code) => error(status, code),
+            Reply::Say(text) => reply(200, "", text),
+            Reply::Endless(status) => {
+                let head = format!("HTTP/1.1 {status} X\r\nContent-Type: application/xml\r\n\r\n");
+                let _ = stream.write_all(head.as_bytes());
+                while stream.write_all(&[b' '; 1 << 16]).is_ok() {}
+                return;
+            }
             Reply::Stall => loop {
                 thread::park();
             },

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tazpod::adapters::store::{Access, Keys, Limits, Place, S3Store};
+use tazpod::adapters::store::{Access, Keys, Limits, Outcome, Place, S3Store};
 use tazpod::vault::store::{Created, Kind, Store, StoreError};
 
 use crate::fake::{Fake, Reply, Request};
@@ -278,6 +278,70 @@ fn a_download_that_always_breaks_off_ends() {
     put(&store, "gen/x", b"some bytes").unwrap();
     let error = block_on(store.get("gen/x", 100, &mut Vec::new())).unwrap_err();
     assert_eq!(error.kind, Kind::Unreachable, "{error:?}");
+}
+
+#[test]
+fn a_list_without_end() {
+    // The first page is whoever's who looks whether the bucket is there.
+    let tokens: [fn(usize) -> usize; 3] = [|_| 7, |number| number % 2, |number| number];
+    for next in tokens {
+        let (fake, store) = on(move |request| match request.query.contains("list-type") {
+            true => Reply::Say(format!(
+                "<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>{}</NextContinuationToken>\
+                <Contents><Key>gen/x</Key></Contents></ListBucketResult>",
+                next(request.number)
+            )),
+            false => Reply::Serve,
+        });
+        let error = block_on(store.list("gen/", "")).unwrap_err();
+        assert!(error.to_string().contains("or without end"), "{error:?}");
+        assert!(fake.log().len() <= 3, "{:?}", fake.log());
+    }
+}
+
+#[test]
+fn an_answer_without_end() {
+    let (_fake, store) = on(|request| match request.query.contains("list-type") {
+        true => Reply::Endless(200),
+        false => Reply::Endless(500),
+    });
+    let error = block_on(store.list("gen/", "")).unwrap_err();
+    assert!(format!("{error:?}").contains("it has no end"), "{error:?}");
+    assert_eq!(block_on(store.get("gen/x", 10, &mut Vec::new())).unwrap_err().kind, Kind::Busy);
+    // What is an object ends where it is longer than it should be.
+    let (_fake, store) = on(|request| match request.key.as_str() {
+        "gen/x" => Reply::Endless(200),
+        _ => Reply::Serve,
+    });
+    let error = block_on(store.get("gen/x", 40 << 20, &mut Vec::new())).unwrap_err();
+    assert_eq!(error.kind, Kind::Corrupt, "{error:?}");
+}
+
+#[test]
+fn what_set_up_could_not_do_or_see_is_no_lack_of_the_servers() {
+    let look = |request: &Request| request.method == "GET" && request.query.contains("versioning");
+    type Script = Box<dyn Fn(&Request) -> Reply + Send + Sync>;
+    let refuses: Script =
+        Box::new(|request| match request.method == "PUT" && request.query.contains("versioning") {
+            true => Reply::Refuse(409, "OperationAborted"),
+            false => Reply::Serve,
+        });
+    let unseen: Script = Box::new(move |request| match look(request) {
+        true if request.number > 1 => Reply::Refuse(403, "AccessDenied"),
+        _ => Reply::Serve,
+    });
+    let bucket: Script =
+        Box::new(|request| match request.method == "PUT" && request.query.contains("versioning") {
+            true => Reply::Refuse(409, "BucketAlreadyOwnedByYou"),
+            false => Reply::Serve,
+        });
+    for (script, fails) in [(refuses, true), (unseen, true), (bucket, false)] {
+        let (fake, store) = on(script);
+        let steps = block_on(store.setup()).unwrap();
+        let step = steps.iter().find(|step| step.what.contains("version")).unwrap();
+        assert_eq!(matches!(step.outcome, Outcome::Failed(_)), fails, "{:?} {:?}", step.outcome, fake.log());
+        assert!(fails || matches!(step.outcome, Outcome::NotSupported), "{:?}", step.outcome);
+    }
 }
 
 #[test]

@@ -113,3 +113,50 @@ fn what_was_sealed_by_other_keys_is_restored_with_them() {
     assert_eq!((one.head("kind"), one.head("n")), ("restore".into(), 3.into()));
     one.vault(&["recipients", "ls"]).success();
 }
+
+/// Nothing waits to be pushed, and the store is not the one that has it all.
+#[test]
+fn a_push_of_nothing_to_another_store() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name);
+    let [one, two] = with_a_copy_each(place.path());
+    one.vault_with(&["push"], "").success();
+    let told = two.vault_with(&["push"], "").success();
+    assert!(told.stderr.contains("nothing to push: the store has commit 1"), "{}", told.stderr);
+    for directory in ["commits", "gen", "keys"] {
+        fs::remove_dir_all(at("one").join(directory)).unwrap();
+    }
+    let told = one.vault_with(&["push"], "").failure(13, "does not have commit 1");
+    assert!(!told.stderr.contains("the store has commit"), "{}", told.stderr);
+    assert!(!at("one").join("gen").exists());
+    fs::remove_dir_all(at("one")).unwrap();
+    one.vault_with(&["push"], "").failure_plain(14, "one");
+}
+
+/// The sealed state of the newest commit is lost: what is left can be had.
+#[test]
+fn an_earlier_state_is_restored_where_the_newest_is_lost() {
+    let place = tempfile::tempdir().unwrap();
+    let [one, _] = with_a_copy_each(place.path());
+    let at_one = place.path().join("one");
+    let first = one.head("gen");
+    let change = ["passphrase", "--passphrases-fd", "0"];
+    one.vault_with(&change, &format!("{PASSPHRASE}{NEW}")).success();
+    one.vault_with(&change, &format!("{NEW}{PASSPHRASE}")).success();
+    let lost = one.head("gen");
+    assert_ne!(first, lost);
+    fs::remove_file(at_one.join(format!("gen/{}.age", lost.as_str().unwrap()))).unwrap();
+    let three = Machine::new(&at_one);
+    let told = three.vault(&["pull"]).failure(13, "the store does not have `gen/");
+    assert!(told.stderr.contains("`restore` takes one"), "{}", told.stderr);
+    three.vault_with(&["push"], "").failure(13, "the store does not have `gen/");
+    three.vault(&["restore", "1"]).success();
+    assert_eq!(three.head("n"), 4);
+    one.vault(&["pull"]).success();
+    // Where it is still there, a push is enough.
+    let newest = at_one.join(format!("gen/{}.age", one.head("gen").as_str().unwrap()));
+    fs::remove_file(&newest).unwrap();
+    let told = one.vault_with(&["push"], "").success();
+    assert!(told.stderr.contains("1 objects were missing there, and are again"), "{}", told.stderr);
+    assert!(newest.exists());
+}

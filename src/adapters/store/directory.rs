@@ -232,8 +232,12 @@ impl DirectoryStore {
                 let entry = entry.map_err(failed)?;
                 // Nothing of ours has such a name.
                 let Ok(name) = entry.file_name().into_string() else { continue };
-                // Removed meanwhile.
-                let Ok(metadata) = entry.metadata() else { continue };
+                let metadata = match entry.metadata() {
+                    // Removed meanwhile.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    // What is not listed counts as not there, and prune removes what only it needs.
+                    found => found.map_err(failed)?,
+                };
                 if name.starts_with('.') {
                     remove_abandoned(&name, &entry.path(), &metadata);
                     continue;

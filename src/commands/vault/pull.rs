@@ -2,7 +2,7 @@ use super::opening::OpenArgs;
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::pod::vault::{self, Vault};
-use crate::vault::commit::Reason;
+use crate::vault::commit::{Commit, Reason};
 use crate::vault::copies::{self, Decided};
 use crate::vault::id::Hash;
 use crate::vault::key::Keyring;
@@ -40,7 +40,8 @@ impl Args {
     pub async fn run(self, context: &Context) -> Result<()> {
         let vault = Vault::open(context).await?;
         let _lock = vault::lock(context).await?;
-        let new_here = vault.local().load()?.seen.is_none();
+        let before = vault.local().load()?.seen.map(|_| vault.head()).transpose()?;
+        let new_here = before.is_none();
         for (pod, record) in context.state()?.pods() {
             if pod.spool().is_dir()
                 && let Ok(link) = vault::reach(&pod, &record).await
@@ -89,6 +90,13 @@ impl Args {
             context.ui.hint(
                 "compare it with the one on the recovery card: this machine had not seen the vault before",
             );
+        }
+        let is_other = |before: &Commit| before.body.vk != body.vk;
+        if self.keep == Some(Side::Theirs) && before.is_some_and(|before| is_other(&before)) {
+            context.ui.warn(format!(
+                "the side that goes on is signed by another key than this machine's was: be sure that it is yours; its fingerprint is {}",
+                pulled.head.fingerprint()
+            ));
         }
         if self.keep.is_some() && decided.mine.is_none() && decided.theirs.is_none() {
             context.ui.hint(

@@ -1,6 +1,6 @@
 use crate::agent::vault::Request;
 use crate::context::Context;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::pod::vault::{self, Vault};
 use crate::vault::sync;
 
@@ -38,13 +38,10 @@ impl Args {
         drop(step);
         match pushed.numbers.as_slice() {
             [] => {
+                let healed = sync::heal(&vault.local(), &*vault.store).await?;
                 context.ui.status(format!("nothing to push: the store has commit {}", head.body.n));
-                match sync::heal(&vault.local(), &*vault.store).await.map_err(Error::from) {
-                    Ok(0) => {}
-                    Ok(count) => {
-                        context.ui.status(format!("{count} objects were missing there, and are again"))
-                    }
-                    Err(error) => context.ui.warn(format!("whether it has all of it is not known: {error}")),
+                if healed > 0 {
+                    context.ui.status(format!("{healed} objects were missing there, and are again"));
                 }
             }
             numbers => numbers.iter().for_each(|n| context.ui.status(format!("pushed commit {n}"))),

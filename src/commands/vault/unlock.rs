@@ -85,6 +85,12 @@ impl Args {
         vault::note(&pod.vault_name(), &body.vault.to_string())?;
         let step = context.ui.step("opening the vault");
         let local = vault.local();
+        if !local.has(Object::Generation, &body.generation) {
+            let what = format!("the sealed state of commit {} is not on this machine", body.n);
+            return Err(Error::new(Kind::Integrity, what).hint(
+                "`tazpod vault pull` fetches it; where it is lost, `tazpod vault history` lists earlier states, and `restore` takes one",
+            ));
+        }
         let (size, mut sealed) = local.open(Object::Generation, &body.generation)?;
         if size != body.size {
             let what = format!("the sealed state of commit {} is cut off, or longer than it was", body.n);

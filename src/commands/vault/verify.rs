@@ -36,7 +36,8 @@ impl Args {
         let step = context.ui.step(format!("checking {}", vault.store.describe()));
         let found = sync::verify(&vault.local(), &*vault.store, self.read_data).await?;
         drop(step);
-        let Verified { commits, objects, bytes, pruned, unnamed, problems } = found;
+        let Verified { commits, objects, bytes, pruned, unnamed, mut problems, aside } = found;
+        problems.extend(aside);
         let bad = problems.len();
         if self.json {
             let store = vault.store.describe();
@@ -52,7 +53,7 @@ impl Args {
         if bad > 0 {
             let what = format!("{bad} things are wrong with {}", vault.store.describe());
             return Err(Error::new(Kind::Integrity, what)
-                .hint("of the newest state a machine that has it puts back what is missing with `tazpod vault push`"));
+                .hint("of the newest state a machine that has it puts back what is missing or cut off with `tazpod vault push`; what is damaged must be removed there first"));
         }
         Ok(())
     }

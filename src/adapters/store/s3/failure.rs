@@ -45,7 +45,8 @@ impl Failure {
             SdkError::ResponseError(failed) => match failed.raw().status().as_u16() {
                 status if status >= 300 => Failure::said(status, "", "", None),
                 status => {
-                    Failure { status, ..without_answer(Kind::Unreachable, "the answer broke off".into()) }
+                    let text = format!("the answer broke off: {}", innermost(error));
+                    Failure { status, ..without_answer(Kind::Unreachable, text) }
                 }
             },
             SdkError::TimeoutError(_) => {

@@ -52,6 +52,9 @@ const DEFAULT_REGION: &str = "us-east-1";
 
 /// How long credentials may take: a program that a profile names may ask somebody for a code.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(120);
+/// A list has no more objects, and comes in no more pages of usually a thousand: far more than a vault has.
+const LONGEST_LIST: usize = 2_000_000;
+const MOST_PAGES: usize = LONGEST_LIST / 1000;
 
 /// How patient a store is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -381,7 +384,8 @@ impl S3Store {
         let failed = |error: &SdkError<_>| Failure::of(error).on(format!("cannot list `{}`", self.config));
         let mut listed = Vec::new();
         let mut token: Option<String> = None;
-        loop {
+        let mut last = String::new();
+        for _ in 0..MOST_PAGES {
             let request = self.client.list_objects_v2().bucket(&self.config.bucket).prefix(&prefix);
             let request = match &token {
                 Some(token) => request.continuation_token(token),
@@ -389,6 +393,12 @@ impl S3Store {
             };
             let page = request.send().await.map_err(|error| failed(&error))?;
             self.seen.store(true, Ordering::Relaxed);
+            // Some servers send a page with nothing on it.
+            let newest = page.contents().iter().filter_map(|object| object.key()).max();
+            if listed.len() > LONGEST_LIST || newest.is_some_and(|newest| newest <= last.as_str()) {
+                return Err(self.endless());
+            }
+            last = newest.map_or(last, str::to_owned);
             for object in page.contents() {
                 let Some(full) = object.key() else { continue };
                 let Some(key) = full.strip_prefix(&whole) else { continue };
@@ -401,25 +411,28 @@ impl S3Store {
                     listed.push(Listed {
                         key: key.to_owned(),
                         size: object.size().and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
-                        modified: modified.unwrap_or(SystemTime::UNIX_EPOCH),
+                        // What has no time is not old: prune spares it.
+                        modified: modified.unwrap_or_else(SystemTime::now),
                     });
                 }
             }
             let next = page.next_continuation_token().map(str::to_owned);
             if page.is_truncated() != Some(true) {
-                break;
+                listed.sort_by(|a, b| a.key.cmp(&b.key));
+                listed.dedup_by(|a, b| a.key == b.key);
+                return Ok(listed);
             }
-            if next.is_none() || next == token {
-                return Err(StoreError::new(
-                    Kind::Other,
-                    format!("`{}` says that its list goes on, and not where", self.config),
-                ));
+            if next.is_none() {
+                break;
             }
             token = next;
         }
-        listed.sort_by(|a, b| a.key.cmp(&b.key));
-        listed.dedup_by(|a, b| a.key == b.key);
-        Ok(listed)
+        Err(self.endless())
+    }
+
+    fn endless(&self) -> StoreError {
+        let what = format!("`{}` says that its list goes on, and not where, or without end", self.config);
+        StoreError::new(Kind::Other, what)
     }
 
     async fn try_out(&self) -> Result<Probe> {

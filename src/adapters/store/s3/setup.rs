@@ -205,19 +205,24 @@ impl S3Store {
         let cannot = |failure: Failure| {
             Outcome::Failed(failure.on(format!("cannot {doing} in `{}`", self.config.bucket)))
         };
+        // So many codes for "there is no such configuration yet".
+        let none_yet = |failure: &Failure| failure.status == 404 && failure.kind != Kind::NoPlace;
         match seen().await {
             Ok(true) => return Outcome::WasSo,
             Ok(false) => {}
             Err(failure) if failure.is_unsupported() => return Outcome::NotSupported,
-            // So many codes for "there is no such configuration yet".
-            Err(failure) if failure.status == 404 && failure.kind != Kind::NoPlace => {}
+            Err(failure) if none_yet(&failure) => {}
             Err(failure) => return cannot(failure),
         }
         let put = put.await;
         match (seen().await, put) {
             (Ok(true), _) => Outcome::Done,
-            (_, Err(failure)) if failure.is_unsupported() || failure.status == 409 => Outcome::NotSupported,
+            // Of a server that takes this for the making of a bucket.
+            (_, Err(failure)) if failure.is_unsupported() || failure.code.starts_with("BucketAlready") => {
+                Outcome::NotSupported
+            }
             (_, Err(failure)) => cannot(failure),
+            (Err(failure), _) if !failure.is_unsupported() && !none_yet(&failure) => cannot(failure),
             _ => Outcome::NotSupported,
         }
     }

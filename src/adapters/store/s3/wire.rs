@@ -25,6 +25,8 @@ use tokio::time::{Instant, Sleep};
 
 /// How much of a request is handed over at once. What the connection has taken counts as progress.
 const PIECE: usize = 64 * 1024;
+/// An answer that is no object is not longer, in bytes: the SDK holds it in memory. A page of a list has a few hundred thousand.
+const LONGEST_ANSWER: u64 = 16 << 20;
 
 /// A client that gives up where no byte moves for `silence`, either way.
 pub(super) fn client(silence: Duration) -> SharedHttpClient {
@@ -120,6 +122,7 @@ impl HttpConnector for Watched {
             Err(error) => return HttpConnectorFuture::ready(Err(ConnectorError::user(error))),
         };
         let silence = self.silence;
+        let is_object = request.uri().contains("x-id=GetObject");
         let progress = Progress::new();
         let sent = Sent { body: request.take_body(), rest: Bytes::new(), progress: progress.clone() };
         *request.body_mut() = SdkBody::from_body_1_x(sent);
@@ -129,7 +132,12 @@ impl HttpConnector for Watched {
             let mut seen = 0;
             loop {
                 match tokio::time::timeout(quiet.tick, answer.as_mut()).await {
-                    Ok(answer) => return answer.map(|response| listen(response, silence)),
+                    Ok(answer) => {
+                        return answer.map(|response| {
+                            let limited = !is_object || !response.status().is_success();
+                            listen(response, silence, if limited { LONGEST_ANSWER } else { u64::MAX })
+                        });
+                    }
                     Err(_) => {
                         let (pieces, patience) = progress.look();
                         if pieces != seen {
@@ -169,11 +177,11 @@ impl Quiet {
     }
 }
 
-fn listen(response: HttpResponse, silence: Duration) -> HttpResponse {
+fn listen(response: HttpResponse, silence: Duration, limit: u64) -> HttpResponse {
     response.map(|body| {
         let quiet = Quiet::new(silence);
         let alarm = Box::pin(tokio::time::sleep(quiet.tick));
-        SdkBody::from_body_1_x(Heard { body, quiet, alarm })
+        SdkBody::from_body_1_x(Heard { body, left: limit, quiet, alarm })
     })
 }
 
@@ -260,9 +268,11 @@ impl Body for Sent {
     }
 }
 
-/// A response's body that fails where it is silent for too long.
+/// A response's body that fails where it is silent for too long, or longer than it may be.
 struct Heard {
     body: SdkBody,
+    /// In bytes.
+    left: u64,
     quiet: Quiet,
     alarm: Pin<Box<Sleep>>,
 }
@@ -279,7 +289,15 @@ impl Body for Heard {
             self.quiet.broken();
             let next = Instant::now() + self.quiet.tick;
             self.alarm.as_mut().reset(next);
-            return Poll::Ready(frame);
+            let length =
+                frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
+            return match self.left.checked_sub(length as u64) {
+                Some(left) => {
+                    self.left = left;
+                    Poll::Ready(frame)
+                }
+                None => Poll::Ready(Some(Err("it has no end".into()))),
+            };
         }
         loop {
             ready!(self.alarm.as_mut().poll(context));
