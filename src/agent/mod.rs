@@ -103,7 +103,7 @@ pub async fn run() -> Result<u8> {
     services.abort_all();
     agent.sessions.hang_up();
     // Once at once, in case the engine's patience ends first; once more when nobody writes any more.
-    let (_, ()) = tokio::join!(vault.save(false), stop_everything(&reaper));
+    let (_, ()) = tokio::join!(vault.save_at_end(), stop_everything(&reaper));
     vault.close().await;
     Ok(0)
 }

@@ -21,6 +21,7 @@ use crate::adapters::sys::process::lead_session;
 use crate::env;
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::pod::spec::{Service, VAULT_MEMORY};
+use crate::vault::keeper::remove_tree;
 
 /// Where tokens are, and what services of the vault keep, in the pod's RAM.
 pub(super) const DIRECTORY: &str = "services";
@@ -123,7 +124,10 @@ async fn keep(agent: Arc<Agent>, service: Service) {
                 let ended = run(&agent, &service, leader, ended).await;
                 if service.vault {
                     // What it kept of the vault there goes with it.
-                    let _ = fs::remove_dir_all(memory(name));
+                    let kept = memory(name);
+                    if let Ok(Err(error)) = tokio::task::spawn_blocking(move || remove_tree(&kept)).await {
+                        log(name, &error.to_string());
+                    }
                 }
                 drop(dependent);
                 match ended {

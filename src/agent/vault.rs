@@ -42,6 +42,8 @@ const INTERVAL: Duration = Duration::from_secs(30);
 const QUIET: Duration = Duration::from_secs(2);
 /// … and how often that is waited for.
 const PATIENCE: u32 = 30;
+/// How often the time between attempts to lock that fail is doubled.
+const MOST_DOUBLINGS: u32 = 7;
 /// How long services are waited for before it is locked: until they are killed, and a little.
 const SERVICES_END: Duration = Duration::from_secs(12);
 /// The socket in [`VAULT_MEMORY`] by which programs of the pod ask: the directory is theirs alone.
@@ -50,6 +52,8 @@ pub const SOCKET: &str = "tazpod.sock";
 const SILENCE: Duration = Duration::from_secs(60);
 /// How long a sealed generation may be under way, through a pipe that programs of the pod can open, too.
 const TRANSFER: Duration = Duration::from_secs(5 * 60);
+/// How much of what lies beside the vault is told.
+const MOST_TOLD: usize = 16;
 /// How many of them are served at once. Each takes a thread, and all threads together would be the agent's last.
 const SERVED: usize = 8;
 
@@ -155,9 +159,9 @@ pub enum Answer {
         /// How many programs could not be looked into.
         #[serde(default)]
         unknown: usize,
-        /// What programs have put beside the vault, in its memory: it may be the vault's, by another name.
+        /// What programs have put beside the vault, in its memory: it may be the vault's, by another name. The first of it, as text.
         #[serde(default)]
-        beside: Vec<PathBuf>,
+        beside: Vec<String>,
     },
     /// To [`Request::List`].
     Listed {
@@ -196,6 +200,14 @@ impl Answer {
         Err(hints.into_iter().fold(Error::new(Kind::of_exit_code(code), message), Error::hint))
     }
 
+    /// As it is sent.
+    fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_else(|source| {
+            let error = Error::new(Kind::Failure, "what came of it cannot be told").with_source(source);
+            serde_json::to_vec(&Answer::refusal(&error)).unwrap_or_default()
+        })
+    }
+
     fn refusal(error: &Error) -> Answer {
         let hints = error.hints().to_vec();
         Answer::Refused { code: error.exit_code(), message: error.to_string(), hints }
@@ -217,8 +229,8 @@ pub struct Vault {
 
 /// Services that run while it is open.
 struct Dependents {
-    /// They are to end: it is about to be locked.
-    closing: watch::Sender<bool>,
+    /// How many are about to lock it: then they are to end.
+    closing: watch::Sender<usize>,
     running: watch::Sender<usize>,
 }
 
@@ -236,7 +248,7 @@ struct Closing(Arc<Dependents>);
 
 impl Drop for Closing {
     fn drop(&mut self) {
-        self.0.closing.send_replace(false);
+        self.0.closing.send_modify(|count| *count -= 1);
     }
 }
 
@@ -250,16 +262,13 @@ impl Vault {
             opened: Arc::default(),
             open: Arc::default(),
             autolock: Arc::new(Mutex::new((AutoLock::default(), Instant::now()))),
-            services: Arc::new(Dependents {
-                closing: watch::Sender::new(false),
-                running: watch::Sender::new(0),
-            }),
+            services: Arc::new(Dependents { closing: watch::Sender::new(0), running: watch::Sender::new(0) }),
         }
     }
 
     /// Whether services may run that want it.
     pub(super) fn is_for_services(&self) -> bool {
-        self.is_open() && !*self.services.closing.borrow()
+        self.is_open() && *self.services.closing.borrow() == 0
     }
 
     /// Notes that one does.
@@ -270,7 +279,7 @@ impl Vault {
 
     /// Has them end, so that nobody of ours writes while it is locked.
     async fn closing(&self) -> Closing {
-        self.services.closing.send_replace(true);
+        self.services.closing.send_modify(|count| *count += 1);
         let closing = Closing(Arc::clone(&self.services));
         let mut running = self.services.running.subscribe();
         // One that does not end is killed sooner.
@@ -322,35 +331,28 @@ impl Vault {
     /// Saves by itself while a vault is open, for ever, and locks it when it is time; a pod without one wakes for nothing.
     pub(super) async fn look_after(self, agent: Arc<Agent>) {
         self.opened.notified().await;
+        // Each attempt to lock ends services: what fails again and again is tried ever more rarely.
+        let (mut failures, mut not_before) = (0, Instant::now());
         loop {
             tokio::time::sleep(INTERVAL).await;
             if !self.is_open() {
                 self.opened.notified().await;
                 continue;
             }
-            let (autolock, since) = *self.autolock.lock().unwrap_or_else(PoisonError::into_inner);
-            let ended = autolock.last_session
-                && agent.sessions.list().is_empty()
-                && agent.activity.session_ended().is_some_and(|ended| ended > since);
-            let idle_s = agent.activity.idle().min(since.elapsed()).as_secs();
-            let idle = autolock.idle_s.is_some_and(|limit| idle_s >= limit);
-            if ended || idle {
-                let closing = match ended || holders().0.is_empty() {
-                    true => Some(self.closing().await),
-                    false => None,
-                };
-                let locked = self.work(move |keeper| {
-                    let may = closing.is_some();
-                    may.then(|| keeper.lock(false, &now())).transpose()
-                });
-                // What cannot be saved is not locked away; the log says why, and it is tried again.
-                match locked.await {
+            if self.is_to_lock(&agent).await && not_before <= Instant::now() {
+                match self.lock_by_itself(&agent).await {
                     Ok(Some(saved)) => {
                         note(&saved);
+                        (failures, not_before) = (0, Instant::now());
                         continue;
                     }
                     Ok(None) => {}
-                    Err(error) => log(&error),
+                    // What cannot be saved is not locked away; the log says why, and it is tried again.
+                    Err(error) => {
+                        log(&error);
+                        not_before = Instant::now() + INTERVAL * (1 << failures);
+                        failures = MOST_DOUBLINGS.min(failures + 1);
+                    }
                 }
             }
             for _ in 0..PATIENCE {
@@ -361,11 +363,40 @@ impl Vault {
                 }
             }
             // What cannot be saved now is tried again; the log of the pod says why.
-            if let Err(error) = self.save(false).await
+            if let Err(error) = self.work(|keeper| keeper.save_by_itself(&now())).await
                 && error.kind() != Kind::Locked
             {
                 log(&error);
             }
+        }
+    }
+
+    /// Whether it is time to lock it.
+    async fn is_to_lock(&self, agent: &Agent) -> bool {
+        let (autolock, since) = *self.autolock.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = autolock.last_session
+            && agent.sessions.list().is_empty()
+            && agent.activity.session_ended().is_some_and(|ended| ended > since);
+        let idle_s = agent.activity.idle().min(since.elapsed()).as_secs();
+        let idle = autolock.idle_s.is_some_and(|limit| idle_s >= limit);
+        // Who looks into other programs can be made to wait by them.
+        let nobody = async || tokio::task::spawn_blocking(|| holders().0.is_empty()).await.unwrap_or(false);
+        ended || (idle && nobody().await)
+    }
+
+    /// Locks it, if that can be and is still due when the services that want it have ended.
+    async fn lock_by_itself(&self, agent: &Agent) -> Result<Option<Saved>> {
+        let lacks = |keeper: &mut Keeper| keeper.save_by_itself(&now()).map(|_| keeper.lacks());
+        if self.work(lacks).await? {
+            return Err(Error::new(
+                Kind::Conflict,
+                "it is not locked by itself: not everything can be saved",
+            ));
+        }
+        let _closing = self.closing().await;
+        match self.is_to_lock(agent).await {
+            true => self.work(|keeper| keeper.lock(false, &now())).await.map(Some),
+            false => Ok(None),
         }
     }
 
@@ -377,6 +408,14 @@ impl Vault {
         self.work(move |keeper| keeper.save(force, &now())).await
     }
 
+    /// Saves as much as can be, when the pod is about to end.
+    ///
+    /// # Errors
+    /// As [`Keeper::save_at_end`].
+    pub async fn save_at_end(&self) -> Result<Saved> {
+        self.work(|keeper| keeper.save_at_end(&now())).await
+    }
+
     /// Before the pod ends: saved, and gone.
     pub async fn close(&self) {
         if self.is_open() {
@@ -384,7 +423,7 @@ impl Vault {
             if let Err(error) = &saved {
                 log(error);
                 // As much as can be: it is held, where it lacks something.
-                saved = self.save(false).await;
+                saved = self.save_at_end().await;
             }
             match saved {
                 Ok(saved) => note(&saved),
@@ -523,7 +562,7 @@ pub async fn serve_pod(vault: Vault) {
             let answer = runtime.block_on(answer_program(&vault, &stream));
             let answer = answer.unwrap_or_else(|error| Answer::refusal(&error));
             // A program that has gone needs no answer.
-            let _ = (&stream).write_all(&serde_json::to_vec(&answer).unwrap_or_default());
+            let _ = (&stream).write_all(&answer.to_bytes());
         });
     }
 }
@@ -604,7 +643,7 @@ pub async fn serve(vault: &Vault, mut channel: Channel<Msg>) -> Result<(), russh
         }
     };
     let answer = answer.unwrap_or_else(|error| Answer::refusal(&error));
-    channel.data_bytes(serde_json::to_vec(&answer).unwrap_or_default()).await?;
+    channel.data_bytes(answer.to_bytes()).await?;
     channel.eof().await?;
     channel.close().await
 }
@@ -671,11 +710,13 @@ fn holders() -> (Vec<(String, i32)>, usize) {
 }
 
 /// What is in the vault's memory and neither its nor the agent's.
-fn beside() -> Vec<PathBuf> {
+fn beside() -> Vec<String> {
     let ours = ["open", SOCKET, SERVICES];
-    let entries = std::fs::read_dir(VAULT_MEMORY).into_iter().flatten().flatten();
-    entries
-        .filter(|entry| !ours.iter().any(|name| entry.file_name() == *name))
-        .map(|entry| entry.path())
-        .collect()
+    let entries = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten();
+    let memory = Path::new(VAULT_MEMORY);
+    let others = entries(memory).filter(|entry| !ours.iter().any(|name| entry.file_name() == *name));
+    // Those that want the vault have ended; what they kept should be gone. Tokens are files.
+    let kept =
+        entries(&memory.join(SERVICES)).filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    others.chain(kept).map(|entry| entry.path().to_string_lossy().into_owned()).take(MOST_TOLD).collect()
 }

@@ -38,6 +38,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
 const VAULT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// How much of what follows a request is read at a time, in bytes.
 const PIECE: usize = 256 << 10;
+/// What the agent answers is not longer, in bytes: the longest is the list of a vault's files.
+const LONGEST_ANSWER: usize = 512 << 20;
 
 /// AES-256-GCM first: the default of both ends, ChaCha20, carries half as much here. Never `none`.
 pub fn preferred_algorithms() -> Preferred {
@@ -307,12 +309,16 @@ async fn read_answer(channel: &mut Channel<Msg>, patience: Duration) -> Result<V
     let reading = async {
         while let Some(message) = channel.wait().await {
             if let ChannelMsg::Data { data } = message {
+                if answer.len() + data.len() > LONGEST_ANSWER {
+                    return Err(Error::new(Kind::Failure, "the agent's answer has no end"));
+                }
                 answer.extend_from_slice(&data);
             }
         }
+        Ok(())
     };
     match tokio::time::timeout(patience, reading).await {
-        Ok(()) => Ok(answer),
+        Ok(read) => read.map(|()| answer),
         Err(_) => Err(Error::new(Kind::Failure, "the agent did not answer in time")),
     }
 }

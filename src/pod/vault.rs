@@ -224,6 +224,7 @@ impl Vault {
         let disk = ReadOnly(root);
         let spool = Local::new(&disk as &dyn Disk, PathBuf::new());
         let local = self.local();
+        let held: Vec<_> = local.held()?.into_iter().map(|held| held.hash).collect();
         let (mut last, mut current) = (None, true);
         for outgoing in spool.load()?.outbox {
             if link.is_some() && !outgoing.attempted {
@@ -234,6 +235,7 @@ impl Vault {
             last = Some(commit.body.n);
             let state = local.load()?;
             let known = local.commit(commit.body.n)?.is_some_and(|known| known.hash == commit.hash)
+                || held.contains(&commit.hash)
                 || state.outbox.iter().any(|known| known.commit.hash == commit.hash);
             if known {
                 continue;

@@ -11,6 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 use std::sync::mpsc;
 
+use flate2::CrcReader;
 use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
 use tar::EntryType;
 use zstd::zstd_safe::CParameter;
@@ -78,15 +79,26 @@ pub fn seal<W: Write + Send>(root: &Root, tree: &Tree, recipient: &Recipient, in
         for entry in &tree.entries {
             packer.add(root, entry, &entry.path)?;
         }
-        let Packed { into, torn, unreadable } = packer.finish()?;
+        let Packed { into, torn, unreadable, sums } = packer.finish()?;
         into.finish().and_then(|mut into| into.flush()).context(Kind::Failure, failed)?;
-        Ok((torn, unreadable))
+        Ok((torn, unreadable, sums))
     };
     let (sealed, written) = behind(into, sealing).context(Kind::Failure, || "cannot start a thread")?;
     // Where this failed, the other says only that it could not go on.
     let into = written.context(Kind::Failure, failed)?;
-    let (torn, unreadable) = sealed?;
-    Ok(Packed { into, torn, unreadable })
+    let (torn, unreadable, sums) = sealed?;
+    Ok(Packed { into, torn, unreadable, sums })
+}
+
+/// The CRC-32 of what is in a file, as [`Packed::sums`] has it.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn sum(root: &Root, path: &Path) -> io::Result<u32> {
+    let file = File::from(root.at(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?);
+    let mut summing = CrcReader::new(BufReader::with_capacity(PIECE, file));
+    io::copy(&mut summing, &mut io::sink())?;
+    Ok(summing.crc().sum())
 }
 
 /// Packs files as generations have them, unsealed: tar, zstd.
@@ -94,6 +106,7 @@ pub struct Packer<W: Write> {
     archive: tar::Builder<zstd::Encoder<'static, W>>,
     torn: Vec<PathBuf>,
     unreadable: Vec<PathBuf>,
+    sums: Vec<u32>,
 }
 
 /// What a [`Packer`] has done.
@@ -105,6 +118,8 @@ pub struct Packed<W> {
     pub torn: Vec<PathBuf>,
     /// Files that are not in it, because they cannot be read.
     pub unreadable: Vec<PathBuf>,
+    /// The CRC-32 of each entry's bytes, in the order in which they were added; of what has none that of nothing.
+    pub sums: Vec<u32>,
 }
 
 impl<W: Write> Packer<W> {
@@ -118,7 +133,12 @@ impl<W: Write> Packer<W> {
         compressor.include_checksum(true).context(Kind::Failure, failed)?;
         compressor.multithread(COMPRESSORS).context(Kind::Failure, failed)?;
         compressor.set_parameter(CParameter::JobSize(JOB)).context(Kind::Failure, failed)?;
-        Ok(Packer { archive: tar::Builder::new(compressor), torn: Vec::new(), unreadable: Vec::new() })
+        Ok(Packer {
+            archive: tar::Builder::new(compressor),
+            torn: Vec::new(),
+            unreadable: Vec::new(),
+            sums: Vec::new(),
+        })
     }
 
     /// Adds an entry that is below `root`, under another name if you like. A directory comes before what is in it.
@@ -126,32 +146,37 @@ impl<W: Write> Packer<W> {
     /// # Errors
     /// Where the output cannot be written. What has vanished is left out and counts as torn.
     pub fn add(&mut self, root: &Root, entry: &Entry, name: &Path) -> Result<()> {
-        self.try_add(root, entry, name)
-            .context(Kind::Failure, || format!("cannot pack `{}`", entry.path.display()))
+        let sum = self
+            .try_add(root, entry, name)
+            .context(Kind::Failure, || format!("cannot pack `{}`", entry.path.display()))?;
+        self.sums.push(sum);
+        Ok(())
     }
 
-    fn try_add(&mut self, root: &Root, entry: &Entry, name: &Path) -> io::Result<()> {
+    fn try_add(&mut self, root: &Root, entry: &Entry, name: &Path) -> io::Result<u32> {
         let EntryKind::File(size) = entry.kind else {
-            return self.try_put(name, &entry.kind, entry.mode, entry.modified, io::empty());
+            self.try_put(name, &entry.kind, entry.mode, entry.modified, io::empty())?;
+            return Ok(0);
         };
         // Opened first: what cannot be opened must leave no trace in the archive.
-        let mut file = match root.at(&entry.path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()) {
+        let file = match root.at(&entry.path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()) {
             Ok(file) => File::from(file),
             Err(source) => {
                 let gone = source.kind() == io::ErrorKind::NotFound;
                 if gone { &mut self.torn } else { &mut self.unreadable }.push(entry.path.clone());
-                return Ok(());
+                return Ok(0);
             }
         };
         let stamp = |file: &File| {
             file.metadata().map(|found| (found.len(), found.mtime(), found.mtime_nsec(), found.ctime_nsec()))
         };
         let before = stamp(&file)?;
-        self.try_put(name, &entry.kind, entry.mode, entry.modified, &mut file)?;
+        let mut summing = CrcReader::new(&file);
+        self.try_put(name, &entry.kind, entry.mode, entry.modified, &mut summing)?;
         if stamp(&file)? != before || before.0 != size {
             self.torn.push(entry.path.clone());
         }
-        Ok(())
+        Ok(summing.crc().sum())
     }
 
     /// Adds an entry that is in no tree. Of `data` exactly as much is taken as `kind` says.
@@ -221,7 +246,7 @@ impl<W: Write> Packer<W> {
         let failed = || "cannot write the packed files";
         let compressor = self.archive.into_inner().context(Kind::Failure, failed)?;
         let into = compressor.finish().context(Kind::Failure, failed)?;
-        Ok(Packed { into, torn: self.torn, unreadable: self.unreadable })
+        Ok(Packed { into, torn: self.torn, unreadable: self.unreadable, sums: self.sums })
     }
 }
 
@@ -677,7 +702,7 @@ mod tests {
         let far = Timestamps { last_access: far, last_modification: far };
         // Whatever becomes of so odd a time, the rest is to come back.
         let _ = rustix::fs::utimensat(rustix::fs::CWD, vault.at("tree/large"), &far, AtFlags::empty());
-        let Packed { into: bytes, torn, unreadable } = vault.seal();
+        let Packed { into: bytes, torn, unreadable, .. } = vault.seal();
         assert_eq!((torn.len(), unreadable.len()), (0, 0));
         let extracted = vault.extract(&bytes).unwrap();
         let wanted = vault.tree("tree");

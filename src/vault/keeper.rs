@@ -2,11 +2,11 @@
 //!
 //! What is kept after unlocking seals and signs. It does not open anything: the identity is dropped once the tree is out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, RenameFlags, renameat_with};
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ use super::hashing::Hashing;
 use super::id::{Hash, VaultId};
 use super::key::{Identity, Recipient, Signer};
 use super::local::{Local, Object};
-use super::tree::{Kind as EntryKind, Root, Tree};
+use super::tree::{Entry, Kind as EntryKind, Root, Stamp, Tree};
 use crate::error::{Error, Kind, Result};
 
 /// Directories of the home that lead into the open vault if nothing else is said, where the home has nothing of that name.
@@ -158,12 +158,41 @@ struct Open {
     elsewhere: Option<String>,
     /// The tree as it was saved last.
     saved: Tree,
+    /// What was in its files then, as [`Packed::sums`]; nothing before the first save.
+    sums: Vec<u32>,
+    /// Files that nobody has written to since it was opened.
+    untouched: HashSet<Stamp>,
     /// What of the tree is not in that save, where it was forced.
     unsaved: Option<String>,
     /// The newest save that is held: one is enough.
     held: Option<Held>,
     /// What was removed by [`Keeper::remove`] since: it is meant to be gone.
-    removed: Vec<PathBuf>,
+    removed: BTreeSet<PathBuf>,
+}
+
+impl Open {
+    /// Whether a file that looks as it was saved is another: see [`super::tree::Entry::stamp`].
+    fn has_changed_unseen(&self, root: &Root) -> bool {
+        self.saved.entries.iter().zip(&self.sums).any(|(entry, sum)| {
+            matches!(entry.kind, EntryKind::File(_))
+                && !self.untouched.contains(&entry.stamp())
+                // What cannot be read was not saved, which is told elsewhere.
+                && archive::sum(root, &entry.path).is_ok_and(|now| now != *sum)
+        })
+    }
+}
+
+/// What a save is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// To have it, every now and then.
+    ByItself,
+    /// To have it now, all of it.
+    Asked,
+    /// To take the tree away, if all of it is in the save.
+    Lock,
+    /// The pod ends, whatever is in it: as much as can be.
+    End,
 }
 
 /// The files of a tree.
@@ -176,15 +205,15 @@ struct Count {
 
 impl Count {
     fn of(tree: &Tree) -> Count {
-        Count::without(tree, &[])
+        Count::without(tree, &BTreeSet::new())
     }
 
     /// Without what is at or below these.
-    fn without(tree: &Tree, gone: &[PathBuf]) -> Count {
+    fn without(tree: &Tree, gone: &BTreeSet<PathBuf>) -> Count {
         let mut count = Count::default();
         for entry in &tree.entries {
             if let EntryKind::File(size) = entry.kind
-                && !gone.iter().any(|gone| entry.path.starts_with(gone))
+                && !entry.path.ancestors().any(|above| gone.contains(above))
             {
                 count.all += 1;
                 count.filled += u64::from(size > 0);
@@ -211,6 +240,8 @@ struct Held {
     why: String,
     /// Whether all of the tree is in it.
     whole: bool,
+    /// Whether it is of an attempt to lock or to end: there may be many of these.
+    closing: bool,
 }
 
 /// The two directories, and the open vault, if one is.
@@ -319,10 +350,12 @@ impl Keeper {
             recipients: opening.recipients,
             host: opening.host.clone(),
             elsewhere: opening.elsewhere.clone(),
+            untouched: saved.entries.iter().map(Entry::stamp).collect(),
             saved,
+            sums: Vec::new(),
             unsaved: None,
             held: None,
-            removed: Vec::new(),
+            removed: BTreeSet::new(),
         });
         self.links.clone_from(&opening.links);
         // Written through links of the home while the vault was locked: what the vault has not is carried over.
@@ -383,18 +416,46 @@ impl Keeper {
     /// [`Kind::Locked`] where nothing is open; where the spool cannot be written: then the last save stays the newest.
     pub fn save(&mut self, force: bool, time: &str) -> Result<Saved> {
         let tree = self.tree();
-        self.save_from(&tree, force, false, time)
+        self.save_from(&tree, force, Purpose::Asked, time)
     }
 
-    fn save_from(&mut self, tree: &Path, force: bool, closing: bool, time: &str) -> Result<Saved> {
+    /// The same, without reading what was saved before and has not changed by any sign.
+    ///
+    /// # Errors
+    /// As [`Keeper::save`].
+    pub fn save_by_itself(&mut self, time: &str) -> Result<Saved> {
+        let tree = self.tree();
+        self.save_from(&tree, false, Purpose::ByItself, time)
+    }
+
+    /// Saves as much as can be before the pod ends: beside what is held already, if that is something else.
+    ///
+    /// # Errors
+    /// As [`Keeper::save`].
+    pub fn save_at_end(&mut self, time: &str) -> Result<Saved> {
+        let tree = self.tree();
+        self.save_from(&tree, false, Purpose::End, time)
+    }
+
+    /// Whether something of the tree is in no save, after one.
+    pub fn lacks(&self) -> bool {
+        let lacks =
+            |open: &Open| open.unsaved.is_some() || open.held.as_ref().is_some_and(|held| !held.whole);
+        self.open.as_ref().is_some_and(lacks)
+    }
+
+    fn save_from(&mut self, tree: &Path, force: bool, purpose: Purpose, time: &str) -> Result<Saved> {
+        let closing = purpose == Purpose::Lock;
+        let goes_on = matches!(purpose, Purpose::ByItself | Purpose::Asked);
         let local = self.local();
         let open = self.open.as_mut().ok_or_else(locked)?;
         let root = root(tree)?;
         let before = Count::without(&open.saved, &open.removed);
         let mut tries = 0;
-        let (found, hash, size, unreadable, torn) = loop {
+        let (found, hash, size, unreadable, torn, sums) = loop {
             let found = Tree::scan(&root).map_err(|source| Error::io("read", tree, source))?;
-            if found.entries == open.saved.entries {
+            let is_same = found.entries == open.saved.entries;
+            if is_same && (purpose == Purpose::ByItself || !open.has_changed_unseen(&root)) {
                 return match open.unsaved.as_deref().filter(|_| closing && !force) {
                     Some(why) => Err(incomplete_at_lock(why)),
                     None => Ok(Saved::Unchanged),
@@ -403,10 +464,10 @@ impl Keeper {
             if let Some(held) = open.held.as_ref().filter(|_| !force || open.elsewhere.is_some()) {
                 // The first of those that have shrunk has the most in it: later ones do not replace it before the lock.
                 let enough = held.tree.entries == found.entries
-                    || (!closing
+                    || (goes_on
                         && held.whole
                         && open.elsewhere.is_none()
-                        && before.shrunk_to(Count::of(&found)).is_some());
+                        && before.shrunk_to(Count::without(&found, &open.removed)).is_some());
                 if enough && (held.whole || !closing) {
                     return Ok(Saved::Held { why: held.why.clone(), elsewhere: open.elsewhere.is_some() });
                 }
@@ -424,7 +485,7 @@ impl Keeper {
             }
             tries += 1;
             let mut incoming = local.incoming(Object::Generation)?;
-            let Packed { torn, unreadable, .. } =
+            let Packed { torn, unreadable, sums, .. } =
                 archive::seal(&root, &found, &open.recipient, &mut incoming)?;
             if !torn.is_empty() && tries < TRIES {
                 continue;
@@ -433,7 +494,7 @@ impl Keeper {
                 return Err(busy_at_lock(&format!("`{}` changes", path.display())));
             }
             let (hash, size) = incoming.finish(None)?;
-            break (found, hash, size, unreadable, torn);
+            break (found, hash, size, unreadable, torn, sums);
         };
         let unlisted = found.skipped.iter().find(|skipped| skipped.lost);
         let unlisted = unlisted.map(|skipped| format!("`{}` {}", skipped.path.display(), skipped.why));
@@ -446,7 +507,7 @@ impl Keeper {
             (_, Some(pod)) => Some(format!("the vault was open in `{pod}` first")),
             _ if force => None,
             (Some(why), None) => Some(why.clone()),
-            (None, None) => before.shrunk_to(Count::of(&found)),
+            (None, None) => before.shrunk_to(Count::without(&found, &open.removed)),
         };
         let state = local.load()?;
         let draft = Draft {
@@ -462,13 +523,19 @@ impl Keeper {
         let commit = Commit::write(open.vault, state.base.as_ref(), draft, &open.signer, None)?;
         if let Some(why) = why {
             local.hold(&commit)?;
-            let held =
-                Held { commit: commit.hash, tree: found, why: why.clone(), whole: incomplete.is_none() };
-            // One that lacked something is worth no more than the next; beside another pod the newest counts, if it has
-            // not lost what the one before has.
+            let held = Held {
+                commit: commit.hash,
+                tree: found,
+                why: why.clone(),
+                whole: incomplete.is_none(),
+                closing: !goes_on,
+            };
+            // One that lacked something is worth no more than the next; beside another pod, and of attempts to lock, the newest counts,
+            // if it has not lost what the one before has.
             let (beside, whole, count) = (open.elsewhere.is_some(), held.whole, Count::of(&held.tree));
             let has_shrunk = |before: &Held| Count::of(&before.tree).shrunk_to(count).is_some();
-            let worthless = |before: &Held| !before.whole || (beside && whole && !has_shrunk(before));
+            let worthless =
+                |before: &Held| !before.whole || ((beside || before.closing) && whole && !has_shrunk(before));
             if let Some(before) = open.held.replace(held).filter(worthless) {
                 local.let_go(&before.commit)?;
                 local.tidy(&[])?;
@@ -485,6 +552,7 @@ impl Keeper {
         // Of the save that this one replaces.
         local.tidy(&[])?;
         open.saved = found;
+        open.sums = sums;
         open.unsaved = incomplete;
         open.held = None;
         open.removed.clear();
@@ -566,34 +634,43 @@ impl Keeper {
         let root = root(&tree)?;
         let mut found = Vec::new();
         for path in paths {
+            let plain: PathBuf = path.components().filter(|part| *part != Component::CurDir).collect();
             let gone = |source: io::Error| {
                 Error::new(Kind::Usage, format!("`{}` is not in the vault", path.display()))
                     .with_source(source)
                     .hint("`tazpod vault ls` lists what is")
             };
-            let (above, name) = root.parent(path).map_err(gone)?;
-            let stat = rustix::fs::statat(&above, name, AtFlags::SYMLINK_NOFOLLOW)
+            let (above, name) = match plain.components().all(|part| matches!(part, Component::Normal(_))) {
+                true => root.parent(&plain).map_err(gone)?,
+                false => return Err(gone(io::ErrorKind::InvalidInput.into())),
+            };
+            let name = name.to_owned();
+            let stat = rustix::fs::statat(&above, &name, AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(|source| gone(source.into()))?;
             if FileType::from_raw_mode(stat.st_mode) == FileType::Directory && !recursive {
                 return Err(Error::new(Kind::Usage, format!("`{}` is a directory", path.display()))
                     .hint("`--recursive` removes it with all that is in it"));
             }
-            found.push((above, name));
+            found.push((above, name, plain));
         }
         let mut outcome = Ok(());
-        for (above, name) in found {
+        for (above, name, plain) in found {
             // First out of sight, whole; then gone.
             let aside = self.beside()?;
-            let removed = match rustix::fs::renameat(&above, name, CWD, &aside) {
-                Ok(()) => remove_tree(&aside).map_err(left_in_memory),
+            let removed = match rustix::fs::renameat(&above, &name, CWD, &aside) {
+                Ok(()) => {
+                    if let Some(open) = &mut self.open
+                        && open.saved.entries.binary_search_by(|entry| entry.path.cmp(&plain)).is_ok()
+                    {
+                        open.removed.insert(plain);
+                    }
+                    remove_tree(&aside).map_err(left_in_memory)
+                }
                 // Below another one that was named.
                 Err(rustix::io::Errno::NOENT) => Ok(()),
-                Err(source) => Err(Error::io("remove", Path::new(name), source.into())),
+                Err(source) => Err(Error::io("remove", Path::new(&name), source.into())),
             };
             outcome = outcome.and(removed);
-        }
-        if let Some(open) = &mut self.open {
-            open.removed.extend_from_slice(paths);
         }
         outcome
     }
@@ -638,13 +715,13 @@ impl Keeper {
     /// it is locked, and that is left.
     pub fn lock(&mut self, force: bool, time: &str) -> Result<Saved> {
         let tree = self.tree();
-        let mut saved = self.save_from(&tree, force, true, time)?;
+        let mut saved = self.save_from(&tree, force, Purpose::Lock, time)?;
         let closing = self.beside()?;
         // Nobody finds it by its name any more; who works in it still may write.
         fs::rename(&tree, &closing).map_err(|source| Error::io("close", &tree, source))?;
         let mut failed = (!force).then(|| busy_at_lock("files change"));
         for _ in 0..TRIES {
-            match self.save_from(&closing, force, true, time) {
+            match self.save_from(&closing, force, Purpose::Lock, time) {
                 Ok(Saved::Unchanged) => failed = None,
                 Ok(more) => {
                     saved = more;
@@ -795,7 +872,10 @@ fn private_directory(path: &Path) -> Result<()> {
 }
 
 /// Removes a tree of ours, directories without permissions for us included.
-fn remove_tree(path: &Path) -> Result<()> {
+///
+/// # Errors
+/// Where something of it is not ours.
+pub fn remove_tree(path: &Path) -> Result<()> {
     let failed = |source| Error::io("remove", path, source);
     match fs::symlink_metadata(path) {
         Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -1092,7 +1172,10 @@ mod tests {
 
         let mut pod = Pod::new();
         pod.begin(&["a", "b", "c"]);
-        pod.keeper.remove(&["a".into(), "b".into()], false).unwrap();
+        for path in ["b/../a", "/a", "../open/a", "."] {
+            assert_eq!(pod.keeper.remove(&[path.into()], true).unwrap_err().kind(), Kind::Usage, "{path}");
+        }
+        pod.keeper.remove(&["./a".into(), "b".into()], false).unwrap();
         assert_eq!(number(pod.keeper.save(false, TIME).unwrap()), 2);
         fs::remove_file(pod.keeper.tree().join("c")).unwrap();
         assert_eq!(held(pod.keeper.save(false, TIME)), "it has 0 of 1 files");
@@ -1100,15 +1183,56 @@ mod tests {
         assert_eq!(number(pod.keeper.save(false, TIME).unwrap()), 2);
         pod.keeper.remove(&["c".into()], false).unwrap();
         assert_eq!(number(pod.keeper.lock(false, TIME).unwrap()), 2);
+
+        // What comes back under a name that was removed makes up for nothing else.
+        let mut pod = Pod::new();
+        pod.begin(&["a", "b", "c", "d"]);
+        pod.keeper.remove(&["a".into()], false).unwrap();
+        pod.write("a", "again");
+        for name in ["b", "c", "d"] {
+            fs::remove_file(pod.keeper.tree().join(name)).unwrap();
+        }
+        assert_eq!(held(pod.keeper.save(false, TIME)), "it has 0 of 3 files");
     }
 
-    /// A disk on which each file is begun after somebody has written into the vault, if it is told which.
+    #[test]
+    fn attempts_to_lock_do_not_pile_up_what_they_hold() {
+        let disk: &'static Written = Box::leak(Box::default());
+        let mut pod = Pod::on(disk);
+        pod.begin(&["a", "b", "c", "d"]);
+        for name in ["b", "c", "d"] {
+            fs::remove_file(pod.keeper.tree().join(name)).unwrap();
+        }
+        assert!(matches!(pod.keeper.save(false, TIME).unwrap(), Saved::Held { .. }));
+        pod.write("a", "more");
+        let written = fs::File::options().append(true).open(pod.keeper.tree().join("a")).unwrap();
+        *disk.0.lock().unwrap() = Some((written, "spool/held"));
+        for _ in 0..5 {
+            assert_eq!(pod.keeper.lock(false, TIME).unwrap_err().kind(), Kind::Conflict);
+            let held = pod.spool().held().unwrap();
+            assert_eq!(held.len(), 2, "the first and the newest");
+        }
+        *disk.0.lock().unwrap() = None;
+        // Nobody asks for a save of what has shrunk already, unless the pod ends.
+        pod.write("a", "last");
+        assert!(matches!(pod.keeper.save(false, TIME).unwrap(), Saved::Held { .. }));
+        let held = |pod: &Pod| -> BTreeSet<String> {
+            pod.spool().held().unwrap().iter().map(|held| pod.sealed_text(held)).collect()
+        };
+        assert!(!held(&pod).contains("last"));
+        assert!(matches!(pod.keeper.save_at_end(TIME).unwrap(), Saved::Held { .. }));
+        assert_eq!(held(&pod), BTreeSet::from(["a".into(), "last".into()]));
+    }
+
+    /// A disk on which each file whose path has this in it is begun after somebody has written into the vault, if it is told where.
     #[derive(Default)]
-    struct Written(std::sync::Mutex<Option<fs::File>>);
+    struct Written(std::sync::Mutex<Option<(fs::File, &'static str)>>);
 
     impl Disk for Written {
         fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile + '_>> {
-            if let Some(file) = &mut *self.0.lock().unwrap() {
+            if let Some((file, place)) = &mut *self.0.lock().unwrap()
+                && path.to_string_lossy().contains(*place)
+            {
                 io::Write::write_all(file, b"x")?;
             }
             RealDisk::SHARED.create(path)
@@ -1143,7 +1267,7 @@ mod tests {
         pod.begin(&["a"]);
         pod.write("a", "1");
         *disk.0.lock().unwrap() =
-            Some(fs::File::options().append(true).open(pod.keeper.tree().join("a")).unwrap());
+            Some((fs::File::options().append(true).open(pod.keeper.tree().join("a")).unwrap(), ""));
         let Saved::Made { skipped, .. } = pod.keeper.save(false, TIME).unwrap() else { panic!("not saved") };
         assert_eq!(skipped, ["`a`: changed while it was read"]);
         let error = pod.keeper.lock(false, TIME).unwrap_err();

@@ -479,8 +479,10 @@ pub async fn accept_rollback(local: &Local<'_>, store: &dyn Store) -> Result<Opt
     if there.as_deref().map(Hash::of) == Some(seen.hash) {
         return Ok(None);
     }
-    if let Err(fork @ Stopped::Fork(_)) = check_pin(local, store, &seen).await {
-        return Err(fork);
+    match check_pin(local, store, &seen).await {
+        // That is what is accepted.
+        Err(Stopped::Failed(failed)) if failed.kind() == Kind::Integrity => {}
+        other => other?,
     }
     // Both have the same up to there, and not from there on: each commit names the one before.
     let (mut same, mut other) = (None, seen.n);

@@ -24,6 +24,8 @@ on_every_engine!(
     two_machines,
     a_whole_life_in_a_bucket,
     what_is_added_and_removed,
+    what_a_program_has_mapped,
+    what_a_pod_holds_when_it_ends,
     a_passphrase_that_does_not_come,
     from_inside_the_pod,
     variables_of_new_sessions,
@@ -109,7 +111,7 @@ fn a_whole_life(engine: Engine) {
     // What is mapped needs no descriptor any more; what another user's program has nobody sees; a file may have a name outside.
     let maps = "import mmap, time; f = open('/run/vault/open/d/token'); m = mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ); f.close(); time.sleep(60)";
     here.sh(&format!("setsid python3 -c \"{maps}\" </dev/null >/dev/null 2>&1 &")).success();
-    here.sh("setsid sudo sleep 60 </dev/null >/dev/null 2>&1 & ln /run/vault/open/d/token /run/vault/copy")
+    here.sh("setsid sudo sleep 60 </dev/null >/dev/null 2>&1 & cd /run/vault && ln open/d/token copy && touch $(printf '\\377')")
         .success();
     here.wait_for("a program to map a file of the vault", || {
         here.sh("cat /proc/[0-9]*/maps 2>/dev/null | grep -c /d/token").stdout != "0\n"
@@ -119,7 +121,7 @@ fn a_whole_life(engine: Engine) {
     for said in ["`python3` (", "cannot be looked into", "`/run/vault/copy` is left in the pod's memory"] {
         assert!(done.stderr.contains(said), "{said}: {}", done.stderr);
     }
-    here.sh("rm -f /run/vault/copy").success();
+    here.sh("cd /run/vault && rm -f copy $(printf '\\377')").success();
     holder.kill().unwrap();
     holder.wait().unwrap();
     assert!(done.stderr.contains("`sleep` ("), "{}", done.stderr);
@@ -406,6 +408,78 @@ fn what_is_added_and_removed(engine: Engine) {
     world.run_with(&import, b"not this\n").failure(11, wrong);
     world.run_with(&import, b"an old passphrase\n").success();
     assert_eq!(world.sh("cat /run/vault/open/old/.aws/credentials").success().stdout, "key = legacy\n");
+}
+
+/// No time tells that a page that a program has mapped, and written to before, was written to once more.
+fn what_a_program_has_mapped(engine: Engine) {
+    let store = place();
+    let world = machine(engine, &store.path().join("vault"));
+    init(&world);
+    world.run(&["up", "--detach"]).success();
+    unlock(&world).success();
+    world.sh("echo one >/run/vault/open/db; echo other >/run/vault/open/other").success();
+    let program = "import mmap, os, time
+file = open('/run/vault/open/db', 'r+b')
+pages = mmap.mmap(file.fileno(), 4)
+file.close()
+pages[0:3] = b'two'
+open('/tmp/begun', 'w')
+while not os.path.exists('/tmp/go'): time.sleep(0.05)
+pages[0:3] = b'red'
+pages.close()
+open('/tmp/done', 'w')
+";
+    world.write("program.py", program);
+    world.sh("setsid python3 program.py </dev/null >/dev/null 2>&1 &").success();
+    world.wait_for("the first of it", || world.sh("test -e /tmp/begun").code == 0);
+    vault(&world, &["save"]).success();
+    world.sh("touch /tmp/go").success();
+    world.wait_for("the rest of it", || world.sh("test -e /tmp/done").code == 0);
+    // By itself it saves what shows; who asks, or locks, gets all.
+    if engine != Engine::Docker {
+        assert!(vault(&world, &["save"]).success().stderr.contains("saved as commit"));
+        assert!(vault(&world, &["save"]).success().stderr.contains("nothing has changed"));
+    }
+    vault(&world, &["lock"]).success();
+    unlock(&world).success();
+    assert_eq!(world.sh("cat /run/vault/open/db").success().stdout, "red\n");
+    // What nobody has written to is not read again, and what is as it was is no new commit.
+    let commit = status(&world)["commit"].clone();
+    vault(&world, &["lock"]).success();
+    assert_eq!(status(&world)["commit"], commit);
+}
+
+/// Whatever is wrong with the vault when its pod ends: what can be saved is there afterwards.
+fn what_a_pod_holds_when_it_ends(engine: Engine) {
+    let store = place();
+    let world = machine(engine, &store.path().join("vault"));
+    init(&world);
+    world.run(&["up", "--detach"]).success();
+    unlock(&world).success();
+    world.sh("cd /run/vault/open && for n in 1 2 3 4; do echo $n >$n; done").success();
+    vault(&world, &["save"]).success();
+    world.sh("cd /run/vault/open && rm 1 2 3").success();
+    vault(&world, &["save"]).failure(12, "it has 1 of 4 files");
+    world.sh("cd /run/vault/open && echo edited >4; echo roots | sudo tee roots >/dev/null; sudo chmod 600 roots").success();
+    engine.client_stdout(&["stop", &world.pod()]);
+    vault(&world, &["push"]).success();
+    let history = vault(&world, &["history", "--json"]).success().json();
+    let commits = history["commits"].as_array().unwrap().iter();
+    let held: Vec<_> = commits.filter(|commit| commit["state"] == "held").collect();
+    assert_eq!(held.len(), 2, "{history}");
+    world.run(&["start"]).success();
+    let contents: Vec<String> = held
+        .iter()
+        .map(|commit| {
+            let hash = commit["hash"].as_str().unwrap();
+            vault(&world, &["restore", hash, "--passphrase-fd", "0"]).success();
+            unlock(&world).success();
+            let found = world.sh("cat /run/vault/open/4").success().stdout;
+            vault(&world, &["lock"]).success();
+            found
+        })
+        .collect();
+    assert!(contents.contains(&"edited\n".to_owned()), "{contents:?}");
 }
 
 /// Whoever gives the passphrase takes their time, and is then not waited for any more.

@@ -102,14 +102,15 @@ impl Keeper {
         for path in &unreadable {
             context.ui.warn(format!("`{}` cannot be read", path.display()));
         }
-        super::report(context, &saved)?;
-        match torn.len() + unreadable.len() + skipped.iter().filter(|skipped| skipped.lost).count() {
-            0 => Ok(()),
-            more => Err(Error::new(
-                Kind::Failure,
-                format!("{more} of these are not in the vault as they are here"),
-            )
-            .hint("remove nothing yet")),
+        let reported = super::report(context, &saved);
+        let more = torn.len() + unreadable.len() + skipped.iter().filter(|skipped| skipped.lost).count();
+        if more == 0 {
+            return reported;
         }
+        let what = format!("{more} of these are not in the vault as they are here");
+        Err(match reported {
+            Ok(()) => Error::new(Kind::Failure, what).hint("remove nothing yet"),
+            Err(held) => held.hint(format!("{what}: remove nothing yet")),
+        })
     }
 }

@@ -1,6 +1,6 @@
 use crate::agent::vault::{Answer, Request};
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::link::inside;
 use crate::pod::target::PodArgs;
 use crate::pod::vault::{self, Vault};
@@ -36,9 +36,16 @@ impl Args {
         let vault = Vault::open(context).await?;
         let _lock = vault::lock(context).await?;
         let step = context.ui.step("locking the vault");
-        let answer = link.vault(&Request::Lock { force: self.force }, None).await?;
+        let answer = link.vault(&Request::Lock { force: self.force }, None).await;
         drop(step);
-        let saved = locked(context, answer)?;
+        if answer.as_ref().is_err_and(|error| error.kind() == Kind::Locked) {
+            // By itself, a moment ago perhaps: what was saved then is to go on all the same.
+            super::check_current(vault.collect(context, &pod, Some(&link)).await?)?;
+            if !self.no_push {
+                super::push_all(context, &vault).await?;
+            }
+        }
+        let saved = locked(context, answer?)?;
         context.ui.status(format!("the vault is locked in `{}`", pod.name()));
         let current = vault.collect(context, &pod, Some(&link)).await?;
         super::report(context, &saved)?;
@@ -66,7 +73,6 @@ fn locked(context: &Context, answer: Answer) -> Result<Saved> {
         ));
     }
     for path in beside {
-        let path = path.display();
         context
             .ui
             .warn(format!("`{path}` is left in the pod's memory: not the vault's, unless by another name"));

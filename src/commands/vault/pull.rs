@@ -140,7 +140,12 @@ impl Args {
         for commit in aside {
             let (n, short) = (commit.body.n, commit.hash.short());
             context.ui.status(format!("commit {n} of this machine is held: {short}"));
-            context.ui.hint(format!("`tazpod vault restore {short}` makes it current again"));
+            let (generation, size) = (&commit.body.generation, Some(commit.body.size));
+            let (local, object) = (vault.local(), Object::Generation);
+            match sync::fetch(&local, &*vault.store, object, generation, size).await.map_err(Error::from) {
+                Ok(()) => context.ui.hint(format!("`tazpod vault restore {short}` makes it current again")),
+                Err(error) => context.ui.warn(format!("its state is neither here nor in the store: {error}")),
+            }
         }
         Ok(())
     }
