@@ -720,3 +720,21 @@ fn beside() -> Vec<String> {
         entries(&memory.join(SERVICES)).filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     others.chain(kept).map(|entry| entry.path().to_string_lossy().into_owned()).take(MOST_TOLD).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn services_begin_when_nobody_locks_any_more() {
+        let vault = Vault::new("/nowhere".into());
+        assert!(!vault.is_for_services());
+        *vault.open.lock().unwrap() = Some((VaultId([1; 16]), false));
+        assert!(vault.is_for_services());
+        let (one, two) = (vault.closing().await, vault.closing().await);
+        drop(one);
+        assert!(!vault.is_for_services());
+        drop(two);
+        assert!(vault.is_for_services());
+    }
+}
