@@ -42,8 +42,8 @@ const INTERVAL: Duration = Duration::from_secs(30);
 const QUIET: Duration = Duration::from_secs(2);
 /// … and how often that is waited for.
 const PATIENCE: u32 = 30;
-/// How often the time between attempts to lock that fail is doubled.
-const MOST_DOUBLINGS: u32 = 7;
+/// How often the time between attempts to lock that fail is doubled: up to eight minutes.
+const MOST_DOUBLINGS: u32 = 4;
 /// How long services are waited for before it is locked: until they are killed, and a little.
 const SERVICES_END: Duration = Duration::from_secs(12);
 /// The socket in [`VAULT_MEMORY`] by which programs of the pod ask: the directory is theirs alone.
@@ -337,13 +337,13 @@ impl Vault {
             tokio::time::sleep(INTERVAL).await;
             if !self.is_open() {
                 self.opened.notified().await;
+                (failures, not_before) = (0, Instant::now());
                 continue;
             }
-            if self.is_to_lock(&agent).await && not_before <= Instant::now() {
+            if not_before <= Instant::now() && self.is_to_lock(&agent).await {
                 match self.lock_by_itself(&agent).await {
                     Ok(Some(saved)) => {
                         note(&saved);
-                        (failures, not_before) = (0, Instant::now());
                         continue;
                     }
                     Ok(None) => {}
@@ -388,10 +388,9 @@ impl Vault {
     async fn lock_by_itself(&self, agent: &Agent) -> Result<Option<Saved>> {
         let lacks = |keeper: &mut Keeper| keeper.save_by_itself(&now()).map(|_| keeper.lacks());
         if self.work(lacks).await? {
-            return Err(Error::new(
-                Kind::Conflict,
-                "it is not locked by itself: not everything can be saved",
-            ));
+            // Nobody is ended for that.
+            log(&Error::new(Kind::Conflict, "it is not locked by itself: not everything can be saved"));
+            return Ok(None);
         }
         let _closing = self.closing().await;
         match self.is_to_lock(agent).await {

@@ -357,8 +357,9 @@ impl Drop for World {
         // By record, for a test may have left pods of other verticals.
         if fs::read_dir(self.state.join("pods")).is_ok_and(|pods| pods.count() > 0) {
             let done = self.run(&["down", "--all", "-C", &self.workspace.to_string_lossy()]);
-            // A pod that is left would fail other tests.
-            assert!(done.code == 0 || std::thread::panicking(), "down: {}", done.stderr);
+            // A pod that is left would fail other tests; one that is gone may have left what only root can remove.
+            let gone = done.code == 0 || done.stderr.contains("no pod in this workspace");
+            assert!(gone || std::thread::panicking(), "down: {}", done.stderr);
         }
         // Files of the pod's user may be left where a test failed.
         let _ = fs::remove_dir_all(&self.directory);
