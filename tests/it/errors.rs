@@ -1,5 +1,6 @@
 //! What goes wrong is said clearly, with a code to go by, and leaves nothing behind.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -429,11 +430,18 @@ fn instead_of_tools(proxy: &Proxy, script: &str) {
 
 /// Builds of other tests may be under way: what there is of a build has its process's number, and that process runs.
 fn assert_no_build_left(engine: Engine) {
-    let images = engine.images();
-    for name in images.lines().filter_map(|line| line.split_once("tazpod-build:")).map(|(_, tag)| tag) {
-        let process = name.trim_end_matches("-below").rsplit('-').next().unwrap();
-        assert!(fs::metadata(format!("/proc/{process}")).is_ok(), "{images}");
-    }
+    let left = || -> BTreeSet<String> {
+        let images = engine.images();
+        let tags = images.lines().filter_map(|line| line.split_once("tazpod-build:")).map(|(_, tag)| tag);
+        let has_ended = |tag: &&str| {
+            let process = tag.trim_end_matches("-below").rsplit('-').next().unwrap();
+            fs::metadata(format!("/proc/{process}")).is_err()
+        };
+        tags.filter(has_ended).map(str::to_owned).collect()
+    };
+    // One that has ended since they were listed has taken its own away.
+    let left: Vec<_> = left().intersection(&left()).cloned().collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 fn a_build_that_fails(engine: Engine) {

@@ -8,7 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, Once, OnceLock};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
@@ -208,6 +208,16 @@ impl World {
     /// A world of this caller, its workspace of this name.
     pub fn of(engine: Engine, caller: Caller, workspace: &str) -> World {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
+        static TOLD: Once = Once::new();
+        TOLD.call_once(|| {
+            let hook = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |panic| {
+                // At once, past the harness, which shows it when all tests have ended.
+                let thread = std::thread::current();
+                let _ = writeln!(std::io::stderr(), "{}: {panic}", thread.name().unwrap_or_default());
+                hook(panic);
+            }));
+        });
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let root = PathBuf::from(rig("TAZPOD_RIG_DIR")).join("test-worlds");
         fs::create_dir_all(&root).unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bollard::errors::Error as ApiError;
 use bollard::moby::buildkit::v1::StatusResponse;
-use bollard::models::BuildInfoAux;
+use bollard::models::{BuildInfoAux, ImageId};
 use bollard::query_parameters as query;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
@@ -82,15 +82,17 @@ impl Engine {
         let mut arguments = arguments.clone();
         let mut options = query::BuildImageOptionsBuilder::default()
             .dockerfile("Containerfile")
-            .t(tag)
             .rm(true)
             .forcerm(true)
             .nocache(fresh)
             .labels(labels);
         if buildkit {
+            // No name: Docker would give it once more after it has said that all is done, when it may have been taken away again.
             // One session a build. Of a name with a colon the builder would look for what comes after it.
             let session = tag.replace(['/', ':'], "-");
             options = options.version(query::BuilderVersion::BuilderBuildKit).session(&session);
+        } else {
+            options = options.t(tag);
         }
         let mut parameters = String::new();
         if let Some(Cache { repository, name, version }) = cache {
@@ -156,7 +158,10 @@ impl Engine {
             match event.aux {
                 Some(BuildInfoAux::BuildKit(status)) => vertices.tell(status, &mut progress),
                 // The image's id is the last that BuildKit says; its session would stay.
-                Some(BuildInfoAux::Default(_)) if buildkit => return Ok(()),
+                Some(BuildInfoAux::Default(ImageId { id: Some(id) })) if buildkit => {
+                    let (repository, tag) = tag.rsplit_once(':').unwrap_or((tag, "latest"));
+                    return self.tag(&id, repository, tag).await;
+                }
                 Some(BuildInfoAux::Default(_)) | None => {}
             }
         }
