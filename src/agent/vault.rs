@@ -20,12 +20,12 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use zeroize::Zeroize as _;
 
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::link::pipe::Receiving;
+use crate::link::pipe::{Giving, Receiving};
 use crate::pod::spec::{RUN, VAULT_MEMORY, VAULT_SPOOL};
 use crate::vault::archive::{Extracted, Limits};
 use crate::vault::disk::RealDisk;
-use crate::vault::id::VaultId;
-use crate::vault::keeper::{Keeper, Listed, Opening, Saved};
+use crate::vault::id::{Hash, VaultId};
+use crate::vault::keeper::{Handed, Keeper, Listed, Opening, Saved};
 use crate::vault::tree::Root;
 use crate::vault::variables;
 
@@ -76,13 +76,22 @@ pub enum Request {
         /// Even what looks wrong.
         force: bool,
     },
+    /// Save what has changed; what is sealed goes to the host, through a [pipe](Giving).
+    HandOver {
+        /// Even what looks wrong.
+        force: bool,
+    },
     /// Save, and take it away.
     Lock {
         /// Even if what would be saved looks wrong.
         force: bool,
     },
     /// The commits that wait become final.
-    Freeze,
+    Freeze {
+        /// The newest commit that the host has.
+        #[serde(default)]
+        tip: Option<Hash>,
+    },
     /// The host has all commits up to this number.
     Collected {
         /// It.
@@ -114,7 +123,10 @@ impl Request {
             | Request::List
             | Request::Add { .. }
             | Request::Remove { .. } => true,
-            Request::Unlock { .. } | Request::Freeze | Request::Collected { .. } => false,
+            Request::Unlock { .. }
+            | Request::HandOver { .. }
+            | Request::Freeze { .. }
+            | Request::Collected { .. } => false,
         }
     }
 }
@@ -150,6 +162,8 @@ pub enum Answer {
     },
     /// To [`Request::Save`].
     Saved(Saved),
+    /// To [`Request::HandOver`].
+    Handed(Handed),
     /// To [`Request::Lock`].
     Locked {
         /// The last save.
@@ -332,16 +346,16 @@ impl Vault {
     pub(super) async fn look_after(self, agent: Arc<Agent>) {
         self.opened.notified().await;
         // Each attempt to lock ends services: what fails again and again is tried ever more rarely.
-        let (mut failures, mut not_before) = (0, Instant::now());
+        let (mut failures, mut not_before, mut told) = (0, Instant::now(), None);
         loop {
             tokio::time::sleep(INTERVAL).await;
             if !self.is_open() {
                 self.opened.notified().await;
-                (failures, not_before) = (0, Instant::now());
+                (failures, not_before, told) = (0, Instant::now(), None);
                 continue;
             }
             if not_before <= Instant::now() && self.is_to_lock(&agent).await {
-                match self.lock_by_itself(&agent).await {
+                match self.lock_by_itself(&agent, &mut told).await {
                     Ok(Some(saved)) => {
                         note(&saved);
                         continue;
@@ -384,12 +398,23 @@ impl Vault {
         ended || (idle && nobody().await)
     }
 
-    /// Locks it, if that can be and is still due when the services that want it have ended.
-    async fn lock_by_itself(&self, agent: &Agent) -> Result<Option<Saved>> {
-        let lacks = |keeper: &mut Keeper| keeper.save_by_itself(&now()).map(|_| keeper.lacks());
-        if self.work(lacks).await? {
+    /// Locks it, if that can be and is still due when the services that want it have ended. Why it cannot be is logged if that
+    /// was not `told`.
+    async fn lock_by_itself(&self, agent: &Agent, told: &mut Option<String>) -> Result<Option<Saved>> {
+        if self.work(|keeper| Ok(keeper.is_handing_over())).await? {
+            return Ok(None);
+        }
+        let lacks = |keeper: &mut Keeper| keeper.save_by_itself(&now()).map(|saved| keeper.lacks(&saved));
+        let lacking = self.work(lacks).await?;
+        if let Some(why) = lacking.as_ref().filter(|why| told.as_ref() != Some(why)) {
+            log(&Error::new(
+                Kind::Conflict,
+                format!("it is not locked by itself: not everything can be saved: {why}"),
+            ));
+        }
+        *told = lacking;
+        if told.is_some() {
             // Nobody is ended for that.
-            log(&Error::new(Kind::Conflict, "it is not locked by itself: not everything can be saved"));
             return Ok(None);
         }
         let _closing = self.closing().await;
@@ -438,7 +463,7 @@ impl Vault {
                 Ok(Answer::State { open, held: held.unwrap_or_default() })
             }
             Request::Unlock { opening, autolock } => {
-                let Extracted { bytes, entries } = self
+                let Extracted { bytes, entries, .. } = self
                     .work(move |keeper| {
                         if !keeper.has_memory() {
                             return Err(Error::new(Kind::Failure, "this pod has no memory for a vault")
@@ -463,7 +488,17 @@ impl Vault {
                 })
                 .await
             }
-            Request::Freeze => self.work(|keeper| keeper.freeze()).await.map(|()| Answer::Done),
+            Request::HandOver { force } => {
+                let handing = move |keeper: &mut Keeper| {
+                    let pipe = Giving::open(Path::new(RUN), SILENCE, TRANSFER)
+                        .context(Kind::Failure, || "cannot open the pipe that the vault goes through")?;
+                    keeper.hand_over(force, pipe, &now())
+                };
+                self.work(handing).await.map(Answer::Handed)
+            }
+            Request::Freeze { tip } => {
+                self.work(move |keeper| keeper.freeze(tip)).await.map(|()| Answer::Done)
+            }
             Request::Collected { n } => {
                 self.work(move |keeper| keeper.collected(n)).await?;
                 // It takes a while, and nobody has to wait for it; what stays, the next save removes.
@@ -486,7 +521,7 @@ impl Vault {
                     Ok::<_, Error>((stage, extracted))
                 });
                 let filled = filling.await.context(Kind::Failure, || "the vault's keeper broke off")?;
-                let (stage, Extracted { bytes, entries }) = filled?;
+                let (stage, Extracted { bytes, entries, .. }) = filled?;
                 let saved = self
                     .work(move |keeper| {
                         keeper.add(&stage, replace)?;

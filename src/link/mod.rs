@@ -19,7 +19,7 @@ use russh::client::{self, Handle, Msg};
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
 use russh::{Channel, ChannelMsg, ChannelStream, Preferred, SshId, cipher, kex};
-use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use zeroize::Zeroizing;
 
 use crate::adapters::engine::Engine;
@@ -231,6 +231,37 @@ impl Link {
         let mut channel = self.request(request).await?;
         let reading = read_answer(&mut channel, VAULT_TIMEOUT);
         answer_of(&exchange(&mut pipe.sender, reading, Some(sealed)).await?)
+    }
+
+    /// Has the keeper save; `take` gets what it seals, which comes through a pipe in the pod's run directory.
+    ///
+    /// # Errors
+    /// As [`Link::vault`]; where there can be no pipe; those of `take`.
+    pub async fn hand_over(
+        &self,
+        run: &Path,
+        force: bool,
+        mut take: impl FnMut(&[u8]) -> std::io::Result<()>,
+    ) -> Result<vault::Answer> {
+        let failed = || "cannot take over what the pod saves";
+        let mut pipe = pipe::Taking::make(run)?;
+        let mut channel = self.request(&vault::Request::HandOver { force }).await?;
+        channel.eof().await.map_err(lost)?;
+        let reading = read_answer(&mut channel, VAULT_TIMEOUT);
+        tokio::pin!(reading);
+        let mut buffer = vec![0; PIECE];
+        let answer = loop {
+            let count = tokio::select! {
+                answer = &mut reading => break answer?,
+                count = pipe.receiver.read(&mut buffer) => count.context(Kind::Failure, failed)?,
+            };
+            take(buffer.get(..count).unwrap_or_default()).context(Kind::Failure, failed)?;
+        };
+        // What the keeper wrote before it answered is there; what is not its own makes no generation.
+        while let Ok(count @ 1..) = pipe.receiver.try_read(&mut buffer) {
+            take(buffer.get(..count).unwrap_or_default()).context(Kind::Failure, failed)?;
+        }
+        answer_of(&answer)
     }
 
     async fn request(&self, request: &vault::Request) -> Result<Channel<Msg>> {

@@ -1,11 +1,12 @@
-//! A named pipe in a pod's run directory, through which the keeper gets a sealed generation.
+//! A named pipe in a pod's run directory, through which the keeper gets a sealed generation, or the host one.
 //!
 //! What is sealed needs no second cipher, and SSH's takes as long as all the rest of an unlock. The request, the answer and the keys
 //! go by SSH as ever. Programs of the pod can open the pipe, too: what they read is ciphertext, and what they write, or take away,
 //! makes a generation that is not the commit's.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -22,11 +23,50 @@ const NAME: &str = "sealed";
 const CAPACITY: usize = 1 << 20;
 /// The pod's user may be another than ours.
 const READABLE: u32 = 0o644;
+const WRITABLE: u32 = 0o622;
 
-/// The host's end. Dropping it removes the pipe.
+/// A pipe of the host's. Dropping it removes it.
+#[derive(Debug)]
+struct Made(PathBuf);
+
+impl Made {
+    /// In a run directory, in the place of what was there. `open` opens it, by the name that it is given.
+    fn new<T: AsFd>(
+        run: &Path,
+        mode: u32,
+        open: impl FnOnce(&pipe::OpenOptions, String) -> io::Result<T>,
+    ) -> Result<(Made, T)> {
+        let path = run.join(NAME);
+        let make = || {
+            match fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(source),
+                _ => {}
+            }
+            mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
+            let made = files::at(&path, FileType::Fifo)?;
+            // For both: it can be opened before the keeper has opened it, and does not end when the keeper has closed it.
+            let end = open(pipe::OpenOptions::new().read_write(true), files::named(&made))?;
+            fchmod(&end, Mode::from_raw_mode(mode))?;
+            // A smaller one does, too.
+            let _ = rustix::pipe::fcntl_setpipe_size(&end, CAPACITY);
+            Ok(end)
+        };
+        let end = make().map_err(|source| Error::io("make a pipe at", &path, source))?;
+        Ok((Made(path), end))
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        // The next one replaces it.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// The host's end of one to the keeper.
 #[derive(Debug)]
 pub struct Sending {
-    path: PathBuf,
+    _made: Made,
     /// What is written here the keeper reads; it never ends before the keeper has answered.
     pub sender: pipe::Sender,
 }
@@ -37,40 +77,71 @@ impl Sending {
     /// # Errors
     /// Where that is not possible.
     pub fn make(run: &Path) -> Result<Sending> {
-        let path = run.join(NAME);
-        let make = || {
-            match fs::remove_file(&path) {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(source),
-                _ => {}
-            }
-            mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
-            let made = files::at(&path, FileType::Fifo)?;
-            // Also for reading: it can be opened before the keeper has opened it.
-            let sender = pipe::OpenOptions::new().read_write(true).open_sender(files::named(&made))?;
-            fchmod(&sender, Mode::from_raw_mode(READABLE))?;
-            // A smaller one does, too.
-            let _ = rustix::pipe::fcntl_setpipe_size(&sender, CAPACITY);
-            Ok(sender)
-        };
-        let sender = make().map_err(|source| Error::io("make a pipe at", &path, source))?;
-        Ok(Sending { path, sender })
+        let (made, sender) = Made::new(run, READABLE, |options, path| options.open_sender(path))?;
+        Ok(Sending { _made: made, sender })
     }
 }
 
-impl Drop for Sending {
-    fn drop(&mut self) {
-        // The next one replaces it.
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-/// The keeper's end.
+/// The host's end of one from the keeper.
 #[derive(Debug)]
-pub struct Receiving {
+pub struct Taking {
+    _made: Made,
+    /// What is read here the keeper has written; it never ends: all is there once the keeper has answered.
+    pub receiver: pipe::Receiver,
+}
+
+impl Taking {
+    /// Makes the pipe in a run directory.
+    ///
+    /// # Errors
+    /// Where that is not possible.
+    pub fn make(run: &Path) -> Result<Taking> {
+        let (made, receiver) = Made::new(run, WRITABLE, |options, path| options.open_receiver(path))?;
+        Ok(Taking { _made: made, receiver })
+    }
+}
+
+/// The keeper's end, of either.
+#[derive(Debug)]
+struct Kept {
     pipe: File,
     patience: Duration,
     end: Instant,
 }
+
+impl Kept {
+    fn open(run: &Path, flags: OFlags, patience: Duration, limit: Duration) -> io::Result<Kept> {
+        let made = files::at(&run.join(NAME), FileType::Fifo)?;
+        let flags = flags | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let pipe = rustix::fs::open(files::named(&made), flags, Mode::empty())?.into();
+        Ok(Kept { pipe, patience, end: Instant::now() + limit })
+    }
+
+    /// Does it once it can be done.
+    fn when_ready(
+        &mut self,
+        flags: PollFlags,
+        mut act: impl FnMut(&mut File) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        loop {
+            let patience = self.patience.min(self.end.saturating_duration_since(Instant::now()));
+            let patience = Timespec::try_from(patience).map_err(io::Error::other)?;
+            let ready = poll(&mut [PollFd::new(&self.pipe, flags)], Some(&patience))?;
+            if ready == 0 || self.end <= Instant::now() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            match act(&mut self.pipe) {
+                // Somebody else was faster.
+                Err(source) if source.kind() == io::ErrorKind::WouldBlock => {}
+                done => return done,
+            }
+        }
+    }
+}
+
+/// The keeper's end of one from the host.
+#[derive(Debug)]
+pub struct Receiving(Kept);
 
 impl Receiving {
     /// Opens the pipe in a run directory. Whoever sends may be silent for `patience`, and take `limit` for all: programs of the pod
@@ -79,28 +150,37 @@ impl Receiving {
     /// # Errors
     /// Where there is none.
     pub fn open(run: &Path, patience: Duration, limit: Duration) -> io::Result<Receiving> {
-        let made = files::at(&run.join(NAME), FileType::Fifo)?;
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let pipe = rustix::fs::open(files::named(&made), flags, Mode::empty())?.into();
-        Ok(Receiving { pipe, patience, end: Instant::now() + limit })
+        Kept::open(run, OFlags::RDONLY, patience, limit).map(Receiving)
     }
 }
 
 impl Read for Receiving {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let patience = self.patience.min(self.end.saturating_duration_since(Instant::now()));
-            let patience = Timespec::try_from(patience).map_err(io::Error::other)?;
-            let ready = poll(&mut [PollFd::new(&self.pipe, PollFlags::IN)], Some(&patience))?;
-            if ready == 0 || self.end <= Instant::now() {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            match self.pipe.read(buffer) {
-                // Somebody else was faster.
-                Err(source) if source.kind() == io::ErrorKind::WouldBlock => {}
-                read => return read,
-            }
-        }
+        self.0.when_ready(PollFlags::IN, |pipe| pipe.read(buffer))
+    }
+}
+
+/// The keeper's end of one to the host.
+#[derive(Debug)]
+pub struct Giving(Kept);
+
+impl Giving {
+    /// Opens the pipe in a run directory. Whoever reads may be silent for `patience`, and take `limit` for all.
+    ///
+    /// # Errors
+    /// Where there is none, or nobody has it open.
+    pub fn open(run: &Path, patience: Duration, limit: Duration) -> io::Result<Giving> {
+        Kept::open(run, OFlags::WRONLY, patience, limit).map(Giving)
+    }
+}
+
+impl Write for Giving {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.when_ready(PollFlags::OUT, |pipe| pipe.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! The vault as the host has it: its local copy, its store, and what pods have saved.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
 
 use age::secrecy::SecretString;
@@ -19,7 +19,7 @@ use crate::error::{Error, Kind, Result};
 use crate::link::Link;
 use crate::vault::commit::{Commit, Link as Chain};
 use crate::vault::disk::{Disk, ReadOnly, RealDisk};
-use crate::vault::keeper::{LINKED, Saved};
+use crate::vault::keeper::{Handed, LINKED, Saved};
 use crate::vault::key::{Keyring, LARGEST_KEYRING, NotOpened};
 use crate::vault::local::{Local, Object};
 use crate::vault::sync::{self, Pushed, Stopped};
@@ -164,11 +164,7 @@ impl Vault {
             Error::new(Kind::Locked, "this machine has no vault")
                 .hint("`tazpod vault pull` fetches yours, `tazpod vault init` makes one")
         };
-        let seen = state.seen.ok_or_else(none)?;
-        local.commit(seen.n)?.filter(|commit| commit.hash == seen.hash).ok_or_else(|| {
-            Error::new(Kind::Integrity, format!("commit {} is missing from this machine", seen.n))
-                .hint("`tazpod vault pull` fetches it again")
-        })
+        local.newest(&state.seen.ok_or_else(none)?)
     }
 
     /// Opens the keyring that a commit names. Takes half a second, and 256 MiB.
@@ -204,6 +200,52 @@ impl Vault {
         self.local().object(Object::Recipients, &recipients, LARGEST_KEYRING)
     }
 
+    /// Has a pod save, for [`Vault::collect`].
+    ///
+    /// What is sealed comes here at once, past the pod's spool, if nothing is in the way: so it goes to disk only once.
+    ///
+    /// # Errors
+    /// As [`Link::vault`]; where what comes cannot be kept.
+    pub async fn save(&self, pod: &PodDir, link: &Link, force: bool) -> Result<Saved> {
+        if let Some(saved) = self.take(pod, link, force).await? {
+            return Ok(saved);
+        }
+        match link.vault(&Request::Save { force }, None).await? {
+            Answer::Saved(saved) => Ok(saved),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Takes what the keeper hands over; nothing where it is for an ordinary save.
+    async fn take(&self, pod: &PodDir, link: &Link, force: bool) -> Result<Option<Saved>> {
+        let local = self.local();
+        let state = local.load()?;
+        let mut incoming = local.incoming(Object::Generation)?;
+        let handed = match link.hand_over(&pod.run(), force, |bytes| incoming.write_all(bytes)).await {
+            Ok(Answer::Handed(handed)) => handed,
+            Err(error) if error.kind() == Kind::Locked => return Err(error),
+            // An older agent, a program that reads along: the spool is safe from them.
+            Ok(_) | Err(_) => return Ok(None),
+        };
+        let (text, saved) = match handed {
+            Handed::Sent { commit, saved } => (commit, saved),
+            Handed::Unchanged => return Ok(Some(Saved::Unchanged)),
+            Handed::Not => return Ok(None),
+        };
+        let commit = Commit::read(text.into_bytes())?;
+        if Chain::next(state.tip.as_ref(), &commit).is_err() {
+            // Something waits in the spool, or there is a fork.
+            return Ok(None);
+        }
+        match incoming.finish(Some(&commit.body.generation)) {
+            Ok((_, size)) if size == commit.body.size => local.append(&state, &commit)?,
+            Err(error) if error.kind() != Kind::Integrity => return Err(error),
+            // Programs of the pod can take something away, or add something.
+            _ => return Ok(None),
+        }
+        Ok(Some(saved))
+    }
+
     /// Takes over what a pod has saved. `link` is there where the pod runs. Whether all of it is current now: else somebody
     /// saved meanwhile, and it is held.
     ///
@@ -217,7 +259,8 @@ impl Vault {
         let mut is_beside = false;
         if let Some(link) = link {
             // From here on what waits does not change any more.
-            link.vault(&Request::Freeze, None).await?;
+            let tip = self.local().load()?.tip.map(|tip| tip.hash);
+            link.vault(&Request::Freeze { tip }, None).await?;
             is_beside = matches!(link.vault(&Request::State, None).await?, Answer::State { held: true, .. });
         }
         let root = Root::open(&path).map_err(|source| Error::io("open", &path, source))?;

@@ -53,6 +53,13 @@ pub struct Limits {
     pub entries: u64,
 }
 
+impl Limits {
+    /// Whether this tree has more.
+    pub fn are_exceeded_by(&self, tree: &Tree) -> bool {
+        tree.bytes() > self.bytes || tree.entries.len() as u64 > self.entries
+    }
+}
+
 impl Default for Limits {
     fn default() -> Limits {
         Limits { bytes: 16 << 30, entries: 1_000_000 }
@@ -60,12 +67,14 @@ impl Default for Limits {
 }
 
 /// What came out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Extracted {
     /// Bytes of all files.
     pub bytes: u64,
     /// Files, directories and links.
     pub entries: u64,
+    /// The CRC-32 of each file's bytes.
+    pub sums: HashMap<PathBuf, u32>,
 }
 
 /// Seals the entries of `tree`, found below `root`.
@@ -90,12 +99,13 @@ pub fn seal<W: Write + Send>(root: &Root, tree: &Tree, recipient: &Recipient, in
     Ok(Packed { into, torn, unreadable, sums })
 }
 
-/// The CRC-32 of what is in a file, as [`Packed::sums`] has it.
+/// The CRC-32 of what is in a file of this size, as [`Packed::sums`] has it; of what has become longer, not all.
 ///
 /// # Errors
 /// Where it cannot be read.
-pub fn sum(root: &Root, path: &Path) -> io::Result<u32> {
+pub fn sum(root: &Root, path: &Path, size: u64) -> io::Result<u32> {
     let file = File::from(root.at(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?);
+    let file = file.take(size.saturating_add(1));
     let mut summing = CrcReader::new(BufReader::with_capacity(PIECE, file));
     io::copy(&mut summing, &mut io::sink())?;
     Ok(summing.crc().sum())
@@ -474,7 +484,7 @@ impl Extraction<'_> {
                     .map_err(|source| unwritable(&path, source.into()))?;
                 self.directories.push((path, mode, modified));
             }
-            EntryType::Regular => self.file(entry, &path, mode, modified)?,
+            EntryType::Regular => self.file(entry, path, mode, modified)?,
             EntryType::Symlink => {
                 let target = entry.link_name_bytes().unwrap_or_default();
                 let target = PathBuf::from(std::ffi::OsStr::from_bytes(&target));
@@ -491,7 +501,7 @@ impl Extraction<'_> {
     fn file<R: Read>(
         &mut self,
         entry: tar::Entry<'_, R>,
-        path: &Path,
+        path: PathBuf,
         mode: u32,
         modified: (i64, u32),
     ) -> Result<()> {
@@ -503,7 +513,7 @@ impl Extraction<'_> {
                 format!("the generation has more than {} bytes", self.limits.bytes),
             ));
         }
-        let (above, name) = self.above(path).map_err(|source| {
+        let (above, name) = self.above(&path).map_err(|source| {
             Error::new(
                 Kind::Integrity,
                 format!("`{}` lies in no directory of the generation", path.display()),
@@ -512,11 +522,12 @@ impl Extraction<'_> {
         })?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(above, name, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|source| unwritable(path, source.into()))?;
+            .map_err(|source| unwritable(&path, source.into()))?;
         let file = File::from(file);
         // What follows the last byte is of the next entry.
         self.left.set(size);
-        let copied = copy(entry, &file, path)?;
+        let mut summing = CrcReader::new(entry);
+        let copied = copy(&mut summing, &file, &path)?;
         if copied != size {
             return Err(Error::new(
                 Kind::Integrity,
@@ -525,7 +536,9 @@ impl Extraction<'_> {
         }
         rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))
             .and_then(|()| rustix::fs::futimens(&file, &times(modified)))
-            .map_err(|source| unwritable(path, source.into()))
+            .map_err(|source| unwritable(&path, source.into()))?;
+        self.done.sums.insert(path, summing.crc().sum());
+        Ok(())
     }
 
     /// The directory that holds `path`, kept open for the next of its files.

@@ -193,7 +193,7 @@ pub async fn decide(local: &Local<'_>, store: &dyn Store) -> Result<Decided, Sto
     };
     let seen = local.load()?.seen.map_or(0, |seen| seen.n);
     sync::branch_off(local, store).await?;
-    let waiting = sync::set_aside(local)?.into_iter().next();
+    let waiting = local.set_aside()?.into_iter().next();
     let lost = retreat(local, store).await?;
     let had_neither = others.iter().all(|other| other.body.n > seen);
     let newest = |commits: Vec<Commit>| commits.into_iter().max_by_key(|commit| commit.body.n);

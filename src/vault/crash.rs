@@ -97,17 +97,19 @@ fn seal(local: &Local<'_>, seed: u8, content: &str) -> Result<(Hash, u64)> {
 /// What programs in a pod do while the vault is open there.
 enum Doing<'a> {
     Save(&'a str),
+    /// A save that the host asks for, and gets past the spool; one that is made before the keeper knows that it has it.
+    HandOver(&'a str, Option<&'a str>),
     /// A save that looks wrong.
     Hold(&'a str),
 }
-use Doing::{Hold, Save};
+use Doing::{HandOver, Hold, Save};
 
 #[derive(Default)]
 struct Log {
     /// The store's commits, as they once were there.
     winners: BTreeMap<String, Vec<u8>>,
-    /// Commits that somebody was told are safe.
-    acknowledged: BTreeSet<Hash>,
+    /// Commits that somebody was told are safe, and what each went on as.
+    acknowledged: BTreeMap<Hash, Option<Hash>>,
     /// The number up to which each machine has seen the store's commits.
     seen: BTreeMap<&'static str, u64>,
     /// What each machine may go on with: one content, and more while something is under way.
@@ -160,7 +162,7 @@ impl Day {
     }
 
     fn acknowledge(&self, commit: &Commit) {
-        self.log.borrow_mut().acknowledged.insert(commit.hash);
+        self.log.borrow_mut().acknowledged.insert(commit.hash, None);
     }
 
     /// It is about to be replaced by something newer.
@@ -284,6 +286,30 @@ impl Day {
         spool.tidy(&[])
     }
 
+    /// The pod's keeper seals, and the host keeps; then the keeper is told.
+    fn hand_over(&self, site: &Site, keyring: &Keyring, content: &str, since: Option<&str>) -> Result<()> {
+        let (spool, local) = (site.spool(), site.local());
+        let sealed = seal(&local, keyring.seeds[0], content)?;
+        let state = spool.load()?;
+        let draft = |sealed| Self::draft(site, Reason::Save, sealed, keyring.hash);
+        let commit = Commit::write(VAULT, state.base.as_ref(), draft(sealed), &keyring.signer(), None)?;
+        local.append(&local.load()?, &commit)?;
+        self.acknowledge(&commit);
+        let replaced = state.outbox.last().filter(|last| !last.attempted).map(|last| last.commit.hash);
+        self.forget(replaced);
+        if let Some(content) = since {
+            self.save_in_pod(site, keyring, content)?;
+        }
+        let again = |link: &Link, since: &Commit| {
+            let sealed = (since.body.generation, since.body.size);
+            let following = Commit::write(VAULT, Some(link), draft(sealed), &keyring.signer(), None)?;
+            self.log.borrow_mut().acknowledged.insert(since.hash, Some(following.hash));
+            Ok(following)
+        };
+        spool.land(&commit, replaced, again)?;
+        spool.tidy(&[])
+    }
+
     fn hold_in_pod(
         &self,
         site: &Site,
@@ -312,6 +338,7 @@ impl Day {
         for what in doing {
             match what {
                 Save(content) => self.save_in_pod(site, &keyring, content)?,
+                HandOver(content, since) => self.hand_over(site, &keyring, content, *since)?,
                 Hold(content) => held = Some(self.hold_in_pod(site, &keyring, content, held)?),
             }
         }
@@ -397,13 +424,13 @@ impl Day {
     }
 
     fn keep_theirs(&self, site: &Site) -> Result<(), Stopped> {
-        sync::set_aside(&site.local())?;
+        site.local().set_aside()?;
         self.pull(site)
     }
 
     /// `mine` is what it is about: where it was set aside before a crash, `vault restore` is what is left.
     fn keep_mine(&self, site: &Site, mine: &str) -> Result<(), Stopped> {
-        let aside = sync::set_aside(&site.local())?.into_iter().next();
+        let aside = site.local().set_aside()?.into_iter().next();
         self.pull_keeping(site)?;
         match aside {
             Some(commit) => self.recommit(site, &commit, Reason::Merge),
@@ -427,7 +454,7 @@ impl Day {
         match wait(sync::push(&local, &site.store)) {
             // Of a run that was interrupted, and lost: the user keeps theirs, and begins again.
             Err(Stopped::Fork(fork)) if fork.mine.body.kind == Reason::Rekey => {
-                drop(sync::set_aside(&local)?);
+                drop(local.set_aside()?);
             }
             pushed => drop(pushed?),
         }
@@ -549,8 +576,9 @@ impl Day {
             let there = seen.is_none_or(|seen| log.winners.contains_key(&commit_key(seen.n)));
             assert!(there, "seen: `{}` has seen what the store does not have", site.name);
         }
-        for hash in &log.acknowledged {
-            assert!(somewhere.contains(hash), "acknowledged: {hash} is nowhere");
+        for (hash, then) in &log.acknowledged {
+            let mut both = then.iter().chain([hash]);
+            assert!(both.any(|hash| somewhere.contains(hash)), "acknowledged: {hash} is nowhere");
         }
         for site in self.sites() {
             let newest = self.newest(site);
@@ -600,7 +628,7 @@ fn long_day(day: &Day) {
 
     // Saves in a pod, of which the second replaces the first; taken over, and pushed.
     day.step(one, &["a"], "b", || day.session(one, &[Save("a"), Save("b")]));
-    day.step(one, &["c"], "d", || day.session(one, &[Save("c"), Save("d")]));
+    day.step(one, &["c"], "d", || day.session(one, &[HandOver("c", None), Save("d")]));
     day.step(one, &[], "d", || day.push(one));
     // Saves that look wrong.
     let shrunk = [Hold("shrunk"), Hold("shrunk less"), Save("e")];
@@ -615,18 +643,20 @@ fn long_day(day: &Day) {
     day.step(two, &[], "theirs", || day.push(two));
     day.step(one, &[], "mine", || day.session(one, &[Save("mine")]));
     day.step(one, &[], "mine", || is_fork(day.push(one)));
-    day.step(one, &[], "mine, later", || day.session(one, &[Save("mine, later")]));
+    day.step(one, &[], "mine, later", || day.session(one, &[HandOver("mine, later", None)]));
     day.step(one, &[], "mine, later", || is_fork(day.push(one)));
     day.step(one, &[], "mine, later", || is_fork(day.pull(one)));
     day.step(one, &["mine", "b"], "theirs", || day.keep_theirs(one));
     day.step(one, &[], "mine, later", || day.restore(one, " mine, later"));
 
     // Another one; ours goes on, on top of theirs.
-    day.step(two, &[], "two's", || day.session(two, &[Save("two's")]));
+    let doing = [Save("two's, at first"), HandOver("two's, then", Some("two's"))];
+    day.step(two, &["two's, at first", "two's, then"], "two's", || day.session(two, &doing));
     day.step(one, &[], "one's", || day.session(one, &[Save("one's")]));
     day.step(one, &[], "one's", || day.push(one));
     day.step(two, &[], "two's", || is_fork(day.push(two)));
-    day.step(two, &["theirs", "one's"], "two's", || day.keep_mine(two, " two's"));
+    let between = ["two's, then", "theirs", "one's"];
+    day.step(two, &between, "two's", || day.keep_mine(two, " two's"));
     day.step(one, &[], "two's", || day.pull(one));
 
     // Another identity; only another passphrase; and one that somebody else's push comes before.

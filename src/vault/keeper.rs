@@ -2,11 +2,12 @@
 //!
 //! What is kept after unlocking seals and signs. It does not open anything: the identity is dropped once the tree is out.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, RenameFlags, renameat_with};
 use serde::{Deserialize, Serialize};
@@ -19,7 +20,7 @@ use super::hashing::Hashing;
 use super::id::{Hash, VaultId};
 use super::key::{Identity, Recipient, Signer};
 use super::local::{Local, Object};
-use super::tree::{Entry, Kind as EntryKind, Root, Stamp, Tree};
+use super::tree::{Entry, Kind as EntryKind, Root, Tree};
 use crate::error::{Error, Kind, Result};
 
 /// Directories of the home that lead into the open vault if nothing else is said, where the home has nothing of that name.
@@ -31,6 +32,8 @@ const TRIES: u32 = 3;
 /// A save with less than this part of the files that were there is not made current by itself.
 const SHRUNK: u64 = 4;
 
+/// How long the host may take for what was handed over, before it is saved by itself all the same.
+const TAKING: Duration = Duration::from_secs(60);
 /// How much of a sealed generation is taken at a time, in bytes: each time whoever sends it is woken up.
 const PIECE: usize = 512 << 10;
 
@@ -89,6 +92,23 @@ pub enum Saved {
         #[serde(default)]
         elsewhere: bool,
     },
+}
+
+/// What became of a save that goes to the host itself, past the spool.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "handed")]
+pub enum Handed {
+    /// Nothing has changed.
+    Unchanged,
+    /// The sealed generation was sent. It is saved once the host has it, and this commit.
+    Sent {
+        /// The commit, as it is written.
+        commit: String,
+        /// What has come of it then.
+        saved: Saved,
+    },
+    /// It is for an ordinary save: it may have to be held, or not all of it can be read.
+    Not,
 }
 
 /// What is to be added to the open tree, in memory; removed when dropped.
@@ -157,28 +177,34 @@ struct Open {
     /// As [`Opening::elsewhere`].
     elsewhere: Option<String>,
     /// The tree as it was saved last.
-    saved: Tree,
-    /// What was in its files then, as [`Packed::sums`]; nothing before the first save.
-    sums: Vec<u32>,
-    /// Files that nobody has written to since it was opened.
-    untouched: HashSet<Stamp>,
+    saved: Known,
     /// What of the tree is not in that save, where it was forced.
     unsaved: Option<String>,
     /// The newest save that is held: one is enough.
     held: Option<Held>,
+    /// What was sent to the host last, until it says whether it has it.
+    handed: Option<Sent>,
     /// What was removed by [`Keeper::remove`] since: it is meant to be gone.
     removed: BTreeSet<PathBuf>,
 }
 
-impl Open {
-    /// Whether a file that looks as it was saved is another: see [`super::tree::Entry::stamp`].
-    fn has_changed_unseen(&self, root: &Root) -> bool {
-        self.saved.entries.iter().zip(&self.sums).any(|(entry, sum)| {
-            matches!(entry.kind, EntryKind::File(_))
-                && !self.untouched.contains(&entry.stamp())
-                // What cannot be read was not saved, which is told elsewhere.
-                && archive::sum(root, &entry.path).is_ok_and(|now| now != *sum)
-        })
+/// A tree as it was, and what was in it.
+struct Known {
+    tree: Tree,
+    /// As [`Packed::sums`].
+    sums: Vec<u32>,
+}
+
+impl Known {
+    /// Whether `found`, the tree at `root`, is still this one. Where that is `closely` looked at, its files are read:
+    /// no time tells what a program writes to a page that it has mapped already.
+    fn is_still(&self, found: &Tree, root: &Root, closely: bool) -> bool {
+        let is_same = |(entry, sum): (&Entry, &u32)| match entry.kind {
+            // What cannot be read was not saved, which is told elsewhere.
+            EntryKind::File(size) => archive::sum(root, &entry.path, size).map_or(true, |now| now == *sum),
+            EntryKind::Directory | EntryKind::Link(_) => true,
+        };
+        found.entries == self.tree.entries && (!closely || found.entries.iter().zip(&self.sums).all(is_same))
     }
 }
 
@@ -233,10 +259,50 @@ impl Count {
     }
 }
 
+impl Open {
+    /// The commit of a save.
+    fn commit(&self, at: Option<&Link>, (generation, size): (Hash, u64), time: &str) -> Result<Commit> {
+        let draft = Draft {
+            generation,
+            size,
+            keys: self.keys,
+            recipients: self.recipients,
+            kind: Reason::Save,
+            second_parent: None,
+            host: self.host.clone(),
+            time: time.to_owned(),
+        };
+        Commit::write(self.vault, at, draft, &self.signer, None)
+    }
+
+    fn is_handing_over(&self) -> bool {
+        self.handed.as_ref().is_some_and(|sent| sent.at.elapsed() < TAKING)
+    }
+}
+
+/// What the host may have.
+struct Sent {
+    commit: Commit,
+    known: Known,
+    /// What it takes the place of.
+    replaced: Option<Hash>,
+    at: Instant,
+}
+
+/// What has come of a save.
+fn made(commit: &Commit, found: &Tree, unreadable: &[PathBuf], torn: &[PathBuf]) -> Saved {
+    let skipped =
+        found.skipped.iter().map(|skipped| format!("`{}`: {}", skipped.path.display(), skipped.why));
+    let unread = unreadable.iter().map(|path| format!("`{}`: cannot be read", path.display()));
+    let torn = torn.iter().map(|path| format!("`{}`: changed while it was read", path.display()));
+    let skipped = skipped.chain(unread).chain(torn).collect();
+    Saved::Made { n: commit.body.n, files: found.files(), bytes: found.bytes(), skipped }
+}
+
 /// A save that looked wrong.
 struct Held {
     commit: Hash,
-    tree: Tree,
+    known: Known,
     why: String,
     /// Whether all of the tree is in it.
     whole: bool,
@@ -350,11 +416,10 @@ impl Keeper {
             recipients: opening.recipients,
             host: opening.host.clone(),
             elsewhere: opening.elsewhere.clone(),
-            untouched: saved.entries.iter().map(Entry::stamp).collect(),
             saved,
-            sums: Vec::new(),
             unsaved: None,
             held: None,
+            handed: None,
             removed: BTreeSet::new(),
         });
         self.links.clone_from(&opening.links);
@@ -419,7 +484,7 @@ impl Keeper {
         self.save_from(&tree, force, Purpose::Asked, time)
     }
 
-    /// The same, without reading what was saved before and has not changed by any sign.
+    /// The same, without reading what has not changed by any sign.
     ///
     /// # Errors
     /// As [`Keeper::save`].
@@ -437,25 +502,72 @@ impl Keeper {
         self.save_from(&tree, false, Purpose::End, time)
     }
 
-    /// Whether something of the tree is in no save, after one.
-    pub fn lacks(&self) -> bool {
-        let lacks =
-            |open: &Open| open.unsaved.is_some() || open.held.as_ref().is_some_and(|held| !held.whole);
-        self.open.as_ref().is_some_and(lacks)
+    /// Seals what has changed since the last save, for the host: as a commit that counts once [`Keeper::freeze`] says so.
+    ///
+    /// # Errors
+    /// [`Kind::Locked`] where nothing is open; where `into` cannot be written.
+    pub fn hand_over(&mut self, force: bool, into: impl Write + Send, time: &str) -> Result<Handed> {
+        let tree = self.tree();
+        let local = self.local();
+        let open = self.open.as_mut().ok_or_else(locked)?;
+        let root = root(&tree)?;
+        let found = Tree::scan(&root).map_err(|source| Error::io("read", &tree, source))?;
+        if open.saved.is_still(&found, &root, true) {
+            return Ok(Handed::Unchanged);
+        }
+        let before = Count::without(&open.saved.tree, &open.removed);
+        let may_be_held = open.elsewhere.is_some()
+            || found.skipped.iter().any(|skipped| skipped.lost)
+            || (!force
+                && (open.held.is_some()
+                    || before.shrunk_to(Count::without(&found, &open.removed)).is_some()));
+        if may_be_held || Limits::default().are_exceeded_by(&found) {
+            return Ok(Handed::Not);
+        }
+        let mut into = Hashing::new(into);
+        let Packed { torn, unreadable, sums, .. } = archive::seal(&root, &found, &open.recipient, &mut into)?;
+        if !torn.is_empty() || !unreadable.is_empty() {
+            return Ok(Handed::Not);
+        }
+        let (hash, size, _) = into.finish();
+        let state = local.load()?;
+        let commit = open.commit(state.base.as_ref(), (hash, size), time)?;
+        let replaced = state.outbox.last().filter(|last| !last.attempted).map(|last| last.commit.hash);
+        let text = String::from_utf8_lossy(&commit.bytes).into_owned();
+        let saved = made(&commit, &found, &[], &[]);
+        let known = Known { tree: found, sums };
+        open.handed = Some(Sent { commit, known, replaced, at: Instant::now() });
+        Ok(Handed::Sent { commit: text, saved })
+    }
+
+    /// Whether the host is about to say if it has what was sent to it.
+    pub fn is_handing_over(&self) -> bool {
+        self.open.as_ref().is_some_and(Open::is_handing_over)
+    }
+
+    /// What of the tree is in no save, after one that this came of.
+    pub fn lacks(&self, saved: &Saved) -> Option<String> {
+        let open = self.open.as_ref()?;
+        let held = open.held.as_ref().filter(|held| matches!(saved, Saved::Held { .. }) && !held.whole);
+        open.unsaved.clone().or_else(|| held.map(|held| held.why.clone()))
     }
 
     fn save_from(&mut self, tree: &Path, force: bool, purpose: Purpose, time: &str) -> Result<Saved> {
         let closing = purpose == Purpose::Lock;
+        let closely = purpose != Purpose::ByItself;
         let goes_on = matches!(purpose, Purpose::ByItself | Purpose::Asked);
         let local = self.local();
         let open = self.open.as_mut().ok_or_else(locked)?;
+        if purpose == Purpose::ByItself && open.is_handing_over() {
+            // It is about to be saved.
+            return Ok(Saved::Unchanged);
+        }
         let root = root(tree)?;
-        let before = Count::without(&open.saved, &open.removed);
+        let before = Count::without(&open.saved.tree, &open.removed);
         let mut tries = 0;
         let (found, hash, size, unreadable, torn, sums) = loop {
             let found = Tree::scan(&root).map_err(|source| Error::io("read", tree, source))?;
-            let is_same = found.entries == open.saved.entries;
-            if is_same && (purpose == Purpose::ByItself || !open.has_changed_unseen(&root)) {
+            if open.saved.is_still(&found, &root, closely) {
                 return match open.unsaved.as_deref().filter(|_| closing && !force) {
                     Some(why) => Err(incomplete_at_lock(why)),
                     None => Ok(Saved::Unchanged),
@@ -463,7 +575,7 @@ impl Keeper {
             }
             if let Some(held) = open.held.as_ref().filter(|_| !force || open.elsewhere.is_some()) {
                 // The first of those that have shrunk has the most in it: later ones do not replace it before the lock.
-                let enough = held.tree.entries == found.entries
+                let enough = held.known.is_still(&found, &root, closely)
                     || (goes_on
                         && held.whole
                         && open.elsewhere.is_none()
@@ -473,7 +585,7 @@ impl Keeper {
                 }
             }
             let limits = Limits::default();
-            if found.bytes() > limits.bytes || found.entries.len() as u64 > limits.entries {
+            if limits.are_exceeded_by(&found) {
                 // It could not be opened again.
                 let what = format!(
                     "the vault has more than {} GiB, or than {} entries",
@@ -510,30 +622,20 @@ impl Keeper {
             (None, None) => before.shrunk_to(Count::without(&found, &open.removed)),
         };
         let state = local.load()?;
-        let draft = Draft {
-            generation: hash,
-            size,
-            keys: open.keys,
-            recipients: open.recipients,
-            kind: Reason::Save,
-            second_parent: None,
-            host: open.host.clone(),
-            time: time.to_owned(),
-        };
-        let commit = Commit::write(open.vault, state.base.as_ref(), draft, &open.signer, None)?;
+        let commit = open.commit(state.base.as_ref(), (hash, size), time)?;
         if let Some(why) = why {
             local.hold(&commit)?;
             let held = Held {
                 commit: commit.hash,
-                tree: found,
+                known: Known { tree: found, sums },
                 why: why.clone(),
                 whole: incomplete.is_none(),
                 closing: !goes_on,
             };
             // One that lacked something is worth no more than the next; beside another pod, and of attempts to lock, the newest counts,
             // if it has not lost what the one before has.
-            let (beside, whole, count) = (open.elsewhere.is_some(), held.whole, Count::of(&held.tree));
-            let has_shrunk = |before: &Held| Count::of(&before.tree).shrunk_to(count).is_some();
+            let (beside, whole, count) = (open.elsewhere.is_some(), held.whole, Count::of(&held.known.tree));
+            let has_shrunk = |before: &Held| Count::of(&before.known.tree).shrunk_to(count).is_some();
             let worthless =
                 |before: &Held| !before.whole || ((beside || before.closing) && whole && !has_shrunk(before));
             if let Some(before) = open.held.replace(held).filter(worthless) {
@@ -543,20 +645,14 @@ impl Keeper {
             return Ok(Saved::Held { why, elsewhere: beside });
         }
         local.append(&state, &commit)?;
-        let (files, bytes) = (found.files(), found.bytes());
-        let skipped =
-            found.skipped.iter().map(|skipped| format!("`{}`: {}", skipped.path.display(), skipped.why));
-        let unread = unreadable.iter().map(|path| format!("`{}`: cannot be read", path.display()));
-        let torn = torn.iter().map(|path| format!("`{}`: changed while it was read", path.display()));
-        let skipped = skipped.chain(unread).chain(torn).collect();
+        let made = made(&commit, &found, &unreadable, &torn);
         // Of the save that this one replaces.
         local.tidy(&[])?;
-        open.saved = found;
-        open.sums = sums;
+        open.saved = Known { tree: found, sums };
         open.unsaved = incomplete;
         open.held = None;
         open.removed.clear();
-        Ok(Saved::Made { n: commit.body.n, files, bytes, skipped })
+        Ok(made)
     }
 
     /// The open tree as it is now; nothing where none is open.
@@ -660,7 +756,7 @@ impl Keeper {
             let removed = match rustix::fs::renameat(&above, &name, CWD, &aside) {
                 Ok(()) => {
                     if let Some(open) = &mut self.open
-                        && open.saved.entries.binary_search_by(|entry| entry.path.cmp(&plain)).is_ok()
+                        && open.saved.tree.entries.binary_search_by(|entry| entry.path.cmp(&plain)).is_ok()
                     {
                         open.removed.insert(plain);
                     }
@@ -675,13 +771,36 @@ impl Keeper {
         outcome
     }
 
-    /// The commits that wait become final: the next save follows them. The host collects them then.
+    /// The commits that wait become final: the next save follows them. The host collects them then. What it has from
+    /// [`Keeper::hand_over`] is saved, if that is its newest commit, `tip`.
     ///
     /// # Errors
     /// Where that cannot be recorded.
-    pub fn freeze(&self) -> Result<()> {
+    pub fn freeze(&mut self, tip: Option<Hash>) -> Result<()> {
+        let sent = self.open.as_mut().and_then(|open| open.handed.take());
+        if let Some(sent) = sent.filter(|sent| Some(sent.commit.hash) == tip) {
+            self.land(sent)?;
+        }
         let local = self.local();
         local.load()?.outbox.iter().try_for_each(|outgoing| local.mark_attempted(&outgoing.commit))
+    }
+
+    /// The host has this, and what it stands on.
+    fn land(&mut self, Sent { commit, known, replaced, .. }: Sent) -> Result<()> {
+        self.collected(commit.body.n.saturating_sub(1))?;
+        let local = self.local();
+        let Some(open) = &mut self.open else { return Ok(()) };
+        let again = |link: &Link, since: &Commit| {
+            open.commit(Some(link), (since.body.generation, since.body.size), &since.body.time)
+        };
+        if local.land(&commit, replaced, again)?.is_none() {
+            open.saved = known;
+            open.unsaved = None;
+            open.held = None;
+            open.removed.clear();
+        }
+        // Of the save that this one replaces.
+        local.tidy(&[])
     }
 
     /// The host has all commits up to number `n`.
@@ -756,8 +875,8 @@ impl Keeper {
     /// Whether the save that is held has all of this tree as it is.
     fn has_held(&self, tree: &Path) -> bool {
         let held = self.open.as_ref().and_then(|open| open.held.as_ref());
-        let found = Root::open(tree).and_then(|root| Tree::scan(&root));
-        held.zip(found.ok()).is_some_and(|(held, found)| held.tree.entries == found.entries)
+        let found = Root::open(tree).and_then(|root| Ok((Tree::scan(&root)?, root)));
+        held.zip(found.ok()).is_some_and(|(held, (found, root))| held.known.is_still(&found, &root, true))
     }
 
     /// While the vault is locked the home's links lead to empty directories: their tools fail on nothing.
@@ -844,15 +963,18 @@ fn extract(
     sealed: impl Read + Send,
     into: &Path,
     limits: Limits,
-) -> Result<(Extracted, Tree)> {
+) -> Result<(Extracted, Known)> {
     let root = root(into)?;
     let sealed = BufReader::with_capacity(PIECE, sealed.take(opening.size));
     let mut sealed = Hashing::new(sealed);
-    let extracted = archive::extract(identity.open(&mut sealed)?, &root, limits)?;
+    let mut extracted = archive::extract(identity.open(&mut sealed)?, &root, limits)?;
     if sealed.finish().0 != opening.generation {
         return Err(Error::new(Kind::Integrity, "what was opened is not the commit's generation"));
     }
-    Ok((extracted, Tree::scan(&root).map_err(|source| Error::io("read", into, source))?))
+    let tree = Tree::scan(&root).map_err(|source| Error::io("read", into, source))?;
+    let sums = std::mem::take(&mut extracted.sums);
+    let sums = tree.entries.iter().map(|entry| sums.get(&entry.path).copied().unwrap_or_default()).collect();
+    Ok((extracted, Known { tree, sums }))
 }
 
 fn locked() -> Error {
@@ -914,6 +1036,8 @@ fn carry_over(from: &Path, to: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::OFlags;
+
     use super::*;
     use crate::vault::disk::{NewFile, RealDisk};
     use crate::vault::key::Keyring;
@@ -1029,8 +1153,8 @@ mod tests {
         }
 
         /// As the host does: the newest commit, and its generation.
-        fn collect(&self) -> (Link, Vec<u8>) {
-            self.keeper.freeze().unwrap();
+        fn collect(&mut self) -> (Link, Vec<u8>) {
+            self.keeper.freeze(None).unwrap();
             let state = self.spool().load().unwrap();
             let tip = state.tip.unwrap();
             let generation = state.outbox.last().unwrap().commit.body.generation;
@@ -1049,6 +1173,93 @@ mod tests {
     }
 
     #[test]
+    fn what_is_handed_over_counts_once_the_host_has_it() {
+        let mut pod = Pod::new();
+        pod.begin(&["a", "b"]);
+        assert!(matches!(pod.keeper.hand_over(false, io::sink(), TIME).unwrap(), Handed::Unchanged));
+        let hand_over = |pod: &mut Pod| {
+            let mut sealed = Vec::new();
+            match pod.keeper.hand_over(false, &mut sealed, TIME).unwrap() {
+                Handed::Sent { commit, saved: Saved::Made { files: 2, .. } } => {
+                    (Commit::read(commit.into_bytes()).unwrap(), sealed)
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        // It takes the place of a save that waits, and was not attempted.
+        pod.write("a", "first");
+        assert_eq!(number(pod.keeper.save(false, TIME).unwrap()), 2);
+        pod.write("a", "second");
+        let (commit, sealed) = hand_over(&mut pod);
+        assert_eq!((commit.body.n, commit.body.generation), (2, Hash::of(&sealed)));
+        assert_eq!(commit.body.size, sealed.len() as u64);
+        // Until the host has had its time nothing is saved by itself; who asks is not kept waiting.
+        assert_eq!(pod.keeper.save_by_itself(TIME).unwrap(), Saved::Unchanged);
+        pod.keeper.freeze(Some(commit.hash)).unwrap();
+        let state = pod.spool().load().unwrap();
+        assert_eq!((state.outbox, state.seen.unwrap().hash), (Vec::new(), commit.hash));
+        assert_eq!(fs::read_dir(pod.at("spool/gen")).unwrap().count(), 0);
+        assert_eq!(pod.keeper.save(false, TIME).unwrap(), Saved::Unchanged);
+        // The host never had it: it says another commit, or nothing.
+        pod.write("a", "third");
+        let (lost, _) = hand_over(&mut pod);
+        pod.keeper.freeze(Some(commit.hash)).unwrap();
+        assert_eq!(pod.spool().load().unwrap().seen.unwrap().hash, commit.hash);
+        assert_eq!(number(pod.keeper.save(false, TIME).unwrap()), 3);
+        let saved = pod.spool().load().unwrap().outbox.pop().unwrap().commit;
+        assert_ne!(saved.hash, lost.hash);
+        assert_eq!(pod.sealed_text(&saved), "third");
+        // A program of the pod asks for a save before the host says that it has it: that one follows.
+        pod.write("a", "fourth");
+        assert_eq!(number(pod.keeper.save(false, TIME).unwrap()), 3);
+        pod.write("a", "fifth");
+        let (fifth, _) = hand_over(&mut pod);
+        assert_eq!(fifth.body.n, 3);
+        pod.write("a", "sixth");
+        assert_eq!(number(pod.keeper.save(false, TIME).unwrap()), 3);
+        pod.keeper.freeze(Some(fifth.hash)).unwrap();
+        let state = pod.spool().load().unwrap();
+        assert_eq!(state.seen.unwrap().hash, fifth.hash);
+        assert_eq!(
+            (state.outbox.len(), state.outbox[0].commit.body.n, state.outbox[0].attempted),
+            (1, 4, true)
+        );
+        assert_eq!(pod.sealed_text(&state.outbox[0].commit), "sixth");
+        assert!(pod.spool().held().unwrap().is_empty());
+        assert_eq!(pod.keeper.save(false, TIME).unwrap(), Saved::Unchanged);
+        // What may have to be held is for the spool.
+        let mut pod = Pod::new();
+        pod.begin(&["a", "b", "c", "d"]);
+        for name in ["a", "b", "c"] {
+            fs::remove_file(pod.keeper.tree().join(name)).unwrap();
+        }
+        assert!(matches!(pod.keeper.hand_over(false, io::sink(), TIME).unwrap(), Handed::Not));
+        assert!(matches!(pod.keeper.save(false, TIME).unwrap(), Saved::Held { .. }));
+        assert!(matches!(pod.keeper.hand_over(true, io::sink(), TIME).unwrap(), Handed::Sent { .. }));
+    }
+
+    #[test]
+    fn what_could_not_be_saved_and_is_gone_lacks_nothing() {
+        let mut pod = Pod::new();
+        pod.begin(&["a"]);
+        // Deeper than any path can be named.
+        let deep = pod.keeper.tree().join("deep");
+        fs::create_dir(&deep).unwrap();
+        let mut directory = fs::File::open(&deep).unwrap();
+        let (name, flags) = ("n".repeat(250), OFlags::RDONLY | OFlags::DIRECTORY);
+        for _ in 0..17 {
+            rustix::fs::mkdirat(&directory, &*name, Mode::RWXU).unwrap();
+            directory = rustix::fs::openat(&directory, &*name, flags, Mode::empty()).unwrap().into();
+        }
+        let saved = pod.keeper.save_by_itself(TIME).unwrap();
+        assert!(matches!(saved, Saved::Held { .. }), "{saved:?}");
+        assert!(pod.keeper.lacks(&saved).unwrap().contains("cannot be named"));
+        fs::remove_dir_all(&deep).unwrap();
+        let saved = pod.keeper.save_by_itself(TIME).unwrap();
+        assert_eq!((pod.keeper.lacks(&saved), saved), (None, Saved::Unchanged));
+    }
+
+    #[test]
     fn what_is_saved_is_what_comes_back() {
         let mut pod = Pod::new();
         pod.begin(&["token", ".aws/config"]);
@@ -1059,7 +1270,7 @@ mod tests {
         // Not yet final: the same number again.
         pod.write("more/deep", "x");
         assert_eq!(number(pod.keeper.save(false, TIME).unwrap()), 2);
-        pod.keeper.freeze().unwrap();
+        pod.keeper.freeze(None).unwrap();
         pod.write("token", "newer");
         assert_eq!(number(pod.keeper.lock(false, TIME).unwrap()), 3);
         assert_eq!((pod.read("token"), pod.keeper.vault()), (None, None));
@@ -1327,7 +1538,7 @@ mod tests {
                 pod.keeper.save(false, TIME)?;
                 log.current[0] = text.into();
                 if text == "2" {
-                    pod.keeper.freeze()?;
+                    pod.keeper.freeze(None)?;
                 }
             }
             pod.write("a", "");
@@ -1338,7 +1549,7 @@ mod tests {
             log.current[1] = "4".into();
             pod.keeper.lock(false, TIME)?;
             log.current[0] = "4".into();
-            pod.keeper.freeze()?;
+            pod.keeper.freeze(None)?;
             let last = pod.spool().load()?.outbox.last().unwrap().commit.clone();
             log.host = Some("4".into());
             pod.keeper.collected(last.body.n)?;

@@ -82,6 +82,7 @@ const SEEN: &str = "seen.json";
 const TRUSTED: &str = "trusted.json";
 const OUTBOX: &str = "outbox";
 const HELD: &str = "held";
+const ASIDE: &str = "aside.json";
 const PRUNED: &str = "pruned";
 const ATTEMPTED: &str = ".attempted";
 const TEMPORARY: &str = ".tmp";
@@ -127,6 +128,29 @@ impl<'d> Local<'d> {
         self.read(&commit_key(n), commit::LARGEST)?.map(Commit::read).transpose()
     }
 
+    /// The newest commit that was seen; nothing where it is missing here, or damaged: then the store's can be fetched again.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn pinned(&self, seen: &Link) -> Result<Option<Commit>> {
+        match self.commit(seen.n) {
+            Ok(commit) => Ok(commit.filter(|commit| commit.hash == seen.hash)),
+            Err(damaged) if damaged.kind() == Kind::Integrity => Ok(None),
+            Err(failed) => Err(failed),
+        }
+    }
+
+    /// The same, where it must be here.
+    ///
+    /// # Errors
+    /// [`Kind::Integrity`] where it is not; where it cannot be read.
+    pub fn newest(&self, seen: &Link) -> Result<Commit> {
+        self.pinned(seen)?.ok_or_else(|| {
+            Error::new(Kind::Integrity, format!("commit {} is missing from this machine", seen.n))
+                .hint("`tazpod vault pull` fetches it again")
+        })
+    }
+
     /// Adds a commit to the outbox: as the next one, or in the place of the last one, if that was never attempted. Its objects
     /// must be here already.
     ///
@@ -157,6 +181,42 @@ impl<'d> Local<'d> {
     /// Where it cannot be written.
     pub fn hold(&self, commit: &Commit) -> Result<()> {
         self.write(&format!("{HELD}/{}", commit.hash), &commit.bytes)
+    }
+
+    /// Puts the commits of the outbox aside, and gives them, newest first: they are held, and neither current nor pushed any more.
+    /// Where that was interrupted before, those of then come first.
+    ///
+    /// # Errors
+    /// Where that cannot be recorded; what is left goes on waiting.
+    pub fn set_aside(&self) -> Result<Vec<Commit>> {
+        let State { tip, outbox, .. } = self.load()?;
+        let Some(tip) = tip.filter(|_| !outbox.is_empty()) else { return Ok(Vec::new()) };
+        let mut aside = self.set_aside_before(&tip)?;
+        if aside.is_empty() {
+            self.write_link(ASIDE, &tip)?;
+        }
+        for Outgoing { commit, .. } in outbox.into_iter().rev() {
+            self.hold(&commit)?;
+            self.dequeue(commit.body.n)?;
+            aside.push(commit);
+        }
+        Ok(aside)
+    }
+
+    /// What was put aside of an outbox whose newest commit is `tip` since.
+    fn set_aside_before(&self, tip: &Link) -> Result<Vec<Commit>> {
+        let mut held = self.held()?;
+        let (mut next, mut aside) = (self.link(ASIDE)?.map(|link| link.hash), Vec::new());
+        while let Some(index) = held.iter().position(|commit| Some(commit.hash) == next) {
+            let commit = held.swap_remove(index);
+            next = commit.body.parents.first().copied();
+            aside.push(commit);
+            if next == Some(tip.hash) {
+                return Ok(aside);
+            }
+        }
+        // Of another time.
+        Ok(Vec::new())
     }
 
     /// Forgets a held commit; `tidy` removes its generation.
@@ -225,6 +285,32 @@ impl<'d> Local<'d> {
         self.record(commit)?;
         self.pin(link)?;
         self.dequeue(link.n)
+    }
+
+    /// As [`Local::advance`], for a commit that others have, and that may take the place of the last one here, `replaced`. Another
+    /// one that waits there was made since: it goes on as what `again` makes of it, to follow that commit.
+    ///
+    /// # Errors
+    /// Where that cannot be recorded; those of `again`. What was made since is held then.
+    pub fn land(
+        &self,
+        commit: &Commit,
+        replaced: Option<Hash>,
+        again: impl FnOnce(&Link, &Commit) -> Result<Commit>,
+    ) -> Result<Option<Commit>> {
+        let State { base, outbox, .. } = self.load()?;
+        let link = Link::next(base.as_ref(), commit)?;
+        let last = outbox.into_iter().last().filter(|last| !last.attempted).map(|last| last.commit);
+        let Some(since) = last.filter(|last| Some(last.hash) != replaced) else {
+            self.advance(&link, commit)?;
+            return Ok(None);
+        };
+        self.hold(&since)?;
+        self.advance(&link, commit)?;
+        let following = again(&link, &since)?;
+        self.enqueue(&following)?;
+        self.let_go(&since.hash)?;
+        Ok(Some(following))
     }
 
     /// Keeps a commit of the store's. It counts once it, or one that follows from it, is pinned.

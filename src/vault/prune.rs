@@ -24,6 +24,8 @@ pub struct Rules {
     pub keep_within: Option<Duration>,
     /// Objects that no commit names, for this long, by the store's clock: somebody may be about to name them.
     pub spare: Duration,
+    /// What is missing or cut off, and the newest commit does not name, goes too: so it counts as pruned.
+    pub accept_lost: bool,
 }
 
 impl Rules {
@@ -68,10 +70,18 @@ pub async fn plan(local: &Local<'_>, store: &dyn Store, rules: &Rules) -> Result
     }
     let held = local.held()?;
     let contents = sync::examine(local, store, false).await?;
-    let problems = contents.verified.problems.len();
+    let outbox = state.outbox.iter().map(|outgoing| &outgoing.commit);
+    let beside: BTreeSet<String> =
+        contents.branches.iter().chain(outbox).chain(&held).flat_map(named).collect();
+    // What somebody may still put back is not given up.
+    let mut lost = contents.lost;
+    lost.retain(|key, _| rules.accept_lost && !beside.contains(key));
+    let problems = contents.verified.problems.len() - lost.len();
     let Some((head, _)) = contents.commits.last().filter(|_| problems == 0) else {
         let what = format!("{problems} things are wrong with {}, so nothing is pruned", store.describe());
-        return Err(Error::new(Kind::Integrity, what).hint("`tazpod vault verify` lists them").into());
+        return Err(Error::new(Kind::Integrity, what)
+            .hint("`tazpod vault verify` lists them; what is lost of earlier states `--accept-lost` counts as pruned")
+            .into());
     };
     let (now, may_delete) = clock(store).await?;
 
@@ -82,9 +92,8 @@ pub async fn plan(local: &Local<'_>, store: &dyn Store, rules: &Rules) -> Result
             || rules.keep_last.is_some_and(|last| head.body.n - commit.body.n < last.get())
             || rules.keep_within.is_some_and(|within| age(came) <= within)
     });
-    let outbox = state.outbox.iter().map(|outgoing| &outgoing.commit);
-    let kept = kept.map(|(commit, _)| commit).chain(&contents.branches).chain(outbox).chain(&held);
-    let kept: BTreeSet<String> = kept.flat_map(named).collect();
+    let mut kept: BTreeSet<String> = kept.flat_map(|(commit, _)| named(commit)).chain(beside).collect();
+    kept.retain(|key| !lost.contains_key(key));
     let last: BTreeMap<String, u64> = contents
         .commits
         .iter()
@@ -99,7 +108,13 @@ pub async fn plan(local: &Local<'_>, store: &dyn Store, rules: &Rules) -> Result
         branches: contents.branches.iter().map(sync::branch_key).collect(),
         may_delete,
     };
-    for (key, listed) in contents.objects.into_iter().filter(|(key, _)| is_ours(key) && !kept.contains(key)) {
+    let mut objects = contents.objects;
+    for (key, n) in lost.into_iter().filter(|(key, _)| !objects.contains_key(key)) {
+        // To be removed it need not be there.
+        plan.objects.push(Doomed { key, size: 0, commit: Some(n) });
+    }
+    objects.retain(|key, _| is_ours(key) && !kept.contains(key));
+    for (key, listed) in objects {
         let commit = last.get(&key).copied();
         if commit.is_none() && age(&listed.modified) < rules.spare {
             plan.spared += 1;

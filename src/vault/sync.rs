@@ -124,9 +124,8 @@ pub async fn push(local: &Local<'_>, store: &dyn Store) -> Result<Pushed, Stoppe
     let mut seen = seen;
     if let Some(seen) = seen.filter(|_| !outbox.is_empty()) {
         check_pin(local, store, &seen).await?;
-        if let Some(mine) = pinned(local, &seen)?
-            && let Some(theirs) = copies::undecided(store, &copies::of(store, seen.n).await?, &mine).await?
-        {
+        let mine = local.newest(&seen)?;
+        if let Some(theirs) = copies::undecided(store, &copies::of(store, seen.n).await?, &mine).await? {
             return Err(Stopped::Fork(Box::new(Fork { theirs, mine })));
         }
     }
@@ -172,7 +171,7 @@ pub async fn heal(local: &Local<'_>, store: &dyn Store) -> Result<usize, Stopped
     if store.size(&commit_key(seen.n + 1)).await?.is_some() {
         return Ok(0);
     }
-    match pinned(local, &seen)? {
+    match local.pinned(&seen)? {
         Some(newest) => put_again(local, store, &newest).await,
         None => Ok(0),
     }
@@ -186,7 +185,34 @@ pub(super) fn objects(commit: &Commit) -> Vec<(Object, Hash, Option<u64>)> {
     named.into_iter().chain(recipients).collect()
 }
 
-async fn put_objects(local: &Local<'_>, store: &dyn Store, outgoing: &Outgoing) -> Result<(), Stopped> {
+/// Why an object could not be put: because of this machine, or of the store.
+enum NotPut {
+    Here(Error),
+    There(StoreError),
+}
+
+impl From<Error> for NotPut {
+    fn from(failed: Error) -> NotPut {
+        NotPut::Here(failed)
+    }
+}
+
+impl From<StoreError> for NotPut {
+    fn from(failed: StoreError) -> NotPut {
+        NotPut::There(failed)
+    }
+}
+
+impl From<NotPut> for Stopped {
+    fn from(failed: NotPut) -> Stopped {
+        match failed {
+            NotPut::Here(failed) => failed.into(),
+            NotPut::There(failed) => failed.into(),
+        }
+    }
+}
+
+async fn put_objects(local: &Local<'_>, store: &dyn Store, outgoing: &Outgoing) -> Result<(), NotPut> {
     for (object, hash, size) in objects(&outgoing.commit) {
         // Keys stay the same from commit to commit: the store has them, and may be all that has.
         let may_be_there = outgoing.attempted || object != Object::Generation || !local.has(object, &hash);
@@ -213,12 +239,7 @@ async fn is_there(
     }
 }
 
-async fn put_object(
-    local: &Local<'_>,
-    store: &dyn Store,
-    object: Object,
-    hash: &Hash,
-) -> Result<(), Stopped> {
+async fn put_object(local: &Local<'_>, store: &dyn Store, object: Object, hash: &Hash) -> Result<(), NotPut> {
     let key = object.key(hash);
     let (size, mut body) = local.open(object, hash)?;
     match store.put_whole(&key, size, hash.0, &mut *body).await {
@@ -293,7 +314,8 @@ async fn make_branch(store: &dyn Store, commit: &Commit) -> Result<(), StoreErro
     })
 }
 
-/// Keeps what waits here in the store, as branches, before another side of the fork goes on. Whose credentials make none have it here alone.
+/// Keeps what waits here in the store, as branches, before another side of the fork goes on. Whose credentials make none have it here alone,
+/// and what has lost its generation is no branch.
 ///
 /// # Errors
 /// The store's own.
@@ -301,10 +323,14 @@ pub(super) async fn branch_off(local: &Local<'_>, store: &dyn Store) -> Result<(
     let State { seen, outbox, .. } = local.load()?;
     // What nobody has seen in this store is another vault.
     for outgoing in outbox.iter().filter(|_| seen.is_some()) {
-        put_objects(local, store, outgoing).await?;
-        match make_branch(store, &outgoing.commit).await {
-            Err(refused) if refused.kind == StoreKind::Denied => return Ok(()),
-            made => made?,
+        let kept = async {
+            put_objects(local, store, outgoing).await?;
+            Ok(make_branch(store, &outgoing.commit).await?)
+        };
+        match kept.await {
+            Err(NotPut::There(refused)) if refused.kind == StoreKind::Denied => return Ok(()),
+            Err(NotPut::Here(_)) if !local.has(Object::Generation, &outgoing.commit.body.generation) => {}
+            kept => kept?,
         }
     }
     Ok(())
@@ -346,7 +372,7 @@ pub async fn pull(
     let listed = store.list("commits/", &after).await?;
     let keys = listed.iter().map(|listed| listed.key.clone());
     let beside: Vec<String> = keys.filter(|key| copies::number(key).is_some()).collect();
-    let mut before = state.seen.map(|seen| pinned(local, &seen)).transpose()?.flatten();
+    let mut before = state.seen.map(|seen| local.pinned(&seen)).transpose()?.flatten();
     if let Some(mine) = &before
         && let Some(theirs) = copies::undecided(store, &beside, mine).await?
     {
@@ -412,9 +438,9 @@ pub async fn pull(
     }
     let newest = match new.last() {
         Some((_, commit)) => commit.clone(),
-        None => match local.commit(head.n)? {
-            Some(commit) if commit.hash == head.hash => commit,
-            _ => {
+        None => match local.pinned(&head)? {
+            Some(commit) => commit,
+            None => {
                 let bytes = read_commit_bytes(store, &commit_key(head.n)).await?.unwrap_or_default();
                 Commit::read(bytes)?
             }
@@ -444,6 +470,9 @@ pub async fn pull(
     }
     local.record(&newest)?;
     local.pin(&head)?;
+    if expected.is_some() {
+        local.trust()?;
+    }
     for (link, _) in &new {
         local.dequeue(link.n)?;
     }
@@ -451,20 +480,6 @@ pub async fn pull(
         return Err(lost);
     }
     Ok(Some(Pulled { head: newest, new: count }))
-}
-
-/// Puts the commits of the outbox aside, newest first: they are held here, and neither current nor pushed any more.
-///
-/// # Errors
-/// Where that cannot be recorded; what is left goes on waiting.
-pub fn set_aside(local: &Local<'_>) -> Result<Vec<Commit>> {
-    let mut aside = Vec::new();
-    for outgoing in local.load()?.outbox.into_iter().rev() {
-        local.hold(&outgoing.commit)?;
-        local.dequeue(outgoing.commit.body.n)?;
-        aside.push(outgoing.commit);
-    }
-    Ok(aside)
 }
 
 /// Takes the store's history for the vault's from now on, though it has not, or has another than, the newest commit that this machine has
@@ -504,11 +519,14 @@ pub async fn accept_rollback(local: &Local<'_>, store: &dyn Store) -> Result<Opt
             .hint("it was emptied, or is another vault's; what is here was not touched")
             .into());
     };
-    let mut aside = set_aside(local)?;
-    if let Some(newest) = pinned(local, &seen)? {
-        local.hold(&newest)?;
-        aside.push(newest);
-    }
+    let newest = local.newest(&seen).map_err(|missing| {
+        missing.hint(
+            "or what this machine had could not be held: copy its vault's directory away, and begin afresh",
+        )
+    })?;
+    let mut aside = local.set_aside()?;
+    local.hold(&newest)?;
+    aside.push(newest);
     local.pin(&same)?;
     Ok(Some(aside))
 }
@@ -577,6 +595,8 @@ pub(super) struct Contents {
     pub branches: Vec<Commit>,
     /// Generations and keyrings, as they were before the commits were read.
     pub objects: BTreeMap<String, Listed>,
+    /// Of what is wrong: objects that are missing or cut off and that the newest commit does not name, with the last one that does.
+    pub lost: BTreeMap<String, u64>,
     /// What is wrong.
     pub verified: Verified,
 }
@@ -593,7 +613,7 @@ pub async fn verify(local: &Local<'_>, store: &dyn Store, read: bool) -> Result<
 /// The same, with what was found.
 pub(super) async fn examine(local: &Local<'_>, store: &dyn Store, read: bool) -> Result<Contents, Stopped> {
     let mut contents = Contents::default();
-    let Contents { commits, branches, objects: there, verified } = &mut contents;
+    let Contents { commits, branches, objects: there, lost, verified } = &mut contents;
     let mut chain: Option<Link> = None;
     let seen = local.load()?.seen;
     for prefix in ["gen/", "keys/"] {
@@ -645,7 +665,10 @@ pub(super) async fn examine(local: &Local<'_>, store: &dyn Store, read: bool) ->
     for commit in branches.iter() {
         for (object, hash, size) in objects(commit) {
             let key = object.key(&hash);
-            let found = there.get(&key).map(|listed| listed.size);
+            let found = match there.get(&key) {
+                Some(listed) => Some(listed.size),
+                None => store.size(&key).await?,
+            };
             if !named.contains_key(&key) && found.is_none_or(|found| size.is_some_and(|size| size != found)) {
                 let short = commit.hash.short();
                 verified.aside.push(format!("`{key}`, of the branch {short}, is missing or damaged"));
@@ -673,19 +696,22 @@ pub(super) async fn examine(local: &Local<'_>, store: &dyn Store, read: bool) ->
             Some(found) => Some(found),
             None => store.size(&key).await?,
         };
-        match found {
-            None => verified.problems.push(format!("`{key}` is missing")),
+        let problem = match found {
+            None => format!("`{key}`, of commit {n}, is missing"),
             Some(found) if size.is_some_and(|size| size != found) => {
-                verified
-                    .problems
-                    .push(format!("`{key}` has {found} bytes instead of {}", size.unwrap_or_default()));
+                format!("`{key}`, of commit {n}, has {found} bytes instead of {}", size.unwrap_or_default())
             }
             Some(found) => {
                 verified.bytes += found;
                 if read && !is_intact(store, &key, &hash, found).await? {
-                    verified.problems.push(format!("`{key}` is damaged"));
+                    verified.problems.push(format!("`{key}`, of commit {n}, is damaged"));
                 }
+                continue;
             }
+        };
+        verified.problems.push(problem);
+        if !newest {
+            lost.insert(key, n);
         }
     }
     Ok(contents)
@@ -756,16 +782,11 @@ async fn check_pin(local: &Local<'_>, store: &dyn Store, seen: &Link) -> Result<
         return Ok(());
     }
     let failed = gone_back(store, seen, there.is_none());
-    let fork = match pinned(local, seen)? {
+    let fork = match local.pinned(seen)? {
         Some(mine) => copies::fork_of(store, mine, there).await?,
         None => None,
     };
     Err(fork.map_or_else(|| failed.into(), |fork| Stopped::Fork(Box::new(fork))))
-}
-
-/// The newest commit that this machine has seen.
-fn pinned(local: &Local<'_>, seen: &Link) -> Result<Option<Commit>> {
-    Ok(local.commit(seen.n)?.filter(|commit| commit.hash == seen.hash))
 }
 
 fn gone_back(store: &dyn Store, seen: &Link, absent: bool) -> Error {

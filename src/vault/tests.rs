@@ -404,12 +404,42 @@ fn what_a_buckets_owner_can_do_is_noticed() {
 }
 
 #[test]
+fn what_is_missing_here_is_not_passed_over() {
+    let store = SimStore::default();
+    let (one, two) = pair(&store);
+    one.save("2").unwrap();
+    one.push().unwrap();
+    two.save("waiting").unwrap();
+    let seen = one.local().load().unwrap().seen.unwrap();
+    one.save("3").unwrap();
+    // Damaged here: a push does not know what it stands on, and a rollback could hold nothing of it.
+    let path = std::path::Path::new("/vault").join(commit_key(seen.n));
+    let mut file = crate::vault::disk::Disk::create(&one.disk, &path).unwrap();
+    file.write_all(b"nonsense").unwrap();
+    drop(file);
+    let missing = |stopped: Stopped| {
+        let error = crate::error::Error::from(stopped);
+        assert_eq!(error.kind(), Kind::Integrity);
+        assert!(error.to_string().contains("commit 2 is missing from this machine"), "{error}");
+    };
+    missing(one.push().unwrap_err());
+    store.tamper(&commit_key(2), None);
+    missing(wait(sync::accept_rollback(&one.local(), &one.store)).unwrap_err());
+    assert_eq!(one.local().load().unwrap().outbox.len(), 1);
+}
+
+#[test]
 fn where_the_newest_state_is_lost_an_earlier_one_goes_on() {
     let store = SimStore::default();
     let (one, two) = pair(&store);
-    let lost = one.save("2").unwrap().body.generation;
+    let newest = one.save("2").unwrap();
+    let lost = newest.body.generation;
     one.push().unwrap();
     store.tamper(&Object::Generation.key(&lost), None);
+    // Who has the recovery card can go on with another key than the passphrase.
+    let card = Machine::new("card", &store, Power::default());
+    wait(sync::pull(&card.local(), &card.store, Some(newest.fingerprint()))).unwrap_err();
+    assert!(card.local().is_trusted().unwrap());
     two.pull().unwrap_err();
     two.pull().unwrap_err();
     // What this machine has is all that there is.
@@ -506,6 +536,7 @@ fn a_side_that_never_was_in_the_store_gets_there_before_the_other_goes_on() {
 
 #[test]
 fn who_lost_a_race_is_told_so_when_that_side_is_kept() {
+    let mut told = 0;
     for fault in [Fault::ReplyLost, Fault::RequestLost, Fault::Busy, Fault::Lie] {
         for request in 0.. {
             let store = SimStore::default();
@@ -515,6 +546,7 @@ fn who_lost_a_race_is_told_so_when_that_side_is_kept() {
             one.push().unwrap();
             two.store.fail(request, fault);
             if let Err(Stopped::Fork(_)) = two.push() {
+                told += 1;
                 assert_eq!(
                     store.objects().get(&sync::branch_key(&mine)),
                     Some(&mine.bytes),
@@ -526,6 +558,7 @@ fn who_lost_a_race_is_told_so_when_that_side_is_kept() {
             }
         }
     }
+    assert!(told > 4, "{told}");
 }
 
 #[test]
@@ -577,11 +610,11 @@ fn verifying_finds_what_is_wrong() {
     let key = Object::Generation.key(&head.body.generation);
     store.tamper(&key, Some(b"x".to_vec()));
     assert_eq!(verify(false).problems, [""; 0]);
-    assert_eq!(verify(true).problems, [format!("`{key}` is damaged")]);
+    assert_eq!(verify(true).problems, [format!("`{key}`, of commit 2, is damaged")]);
     store.tamper(&key, Some(b"xx".to_vec()));
-    assert_eq!(verify(false).problems, [format!("`{key}` has 2 bytes instead of 1")]);
+    assert_eq!(verify(false).problems, [format!("`{key}`, of commit 2, has 2 bytes instead of 1")]);
     store.tamper(&key, None);
-    assert_eq!(verify(false).problems, [format!("`{key}` is missing")]);
+    assert_eq!(verify(false).problems, [format!("`{key}`, of commit 2, is missing")]);
     store.tamper("commits/0000000002.sync-conflict-x", Some(Vec::new()));
     store.tamper(&commit_key(2), None);
     let problems = verify(false).problems;
@@ -608,12 +641,12 @@ fn a_side_that_is_set_aside_is_held_and_makes_way() {
         two.push().unwrap_err();
         two.save("later").unwrap();
         power.fail_after(limit);
-        let done = sync::set_aside(&two.local()).and_then(|_| Ok(two.pull()?));
+        let done = two.local().set_aside().and_then(|_| Ok(two.pull()?));
         let crashed = power.is_gone();
         power.restore();
         if crashed {
             two.disk.crash(Survives::Synced);
-            sync::set_aside(&two.local()).unwrap();
+            two.local().set_aside().unwrap();
             two.pull().unwrap();
         } else {
             done.unwrap();
@@ -666,7 +699,7 @@ fn a_save_replaces_what_was_never_sent_and_nothing_else() {
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
-const RULES: Rules = Rules { keep_last: None, keep_within: None, spare: Rules::SPARE };
+const RULES: Rules = Rules { keep_last: None, keep_within: None, spare: Rules::SPARE, accept_lost: false };
 
 /// What was removed.
 fn pruned(machine: &Machine, rules: Rules) -> Result<Vec<String>, Stopped> {
@@ -743,16 +776,39 @@ fn what_nobody_names_goes_after_a_day_and_what_somebody_does_stays() {
     // Named after it was pruned, and lost then: that is no pruning.
     one.save("leftover").unwrap();
     one.push().unwrap();
-    one.save("newest").unwrap();
+    let newest = one.save("newest").unwrap().body.n;
     one.push().unwrap();
     store.tamper(&leftover, None);
-    let found = wait(sync::verify(&one.local(), &one.store, false)).unwrap();
-    assert_eq!(found.problems, [format!("`{leftover}` is missing")]);
-    let refused = crate::error::Error::from(pruned(&one, RULES).unwrap_err());
-    assert!(
-        refused.kind() == Kind::Integrity && refused.to_string().contains("nothing is pruned"),
-        "{refused}"
-    );
+    let verify = || wait(sync::verify(&one.local(), &one.store, false)).unwrap();
+    let n = newest - 1;
+    assert_eq!(verify().problems, [format!("`{leftover}`, of commit {n}, is missing")]);
+    let refused = |rules| {
+        let refused = crate::error::Error::from(pruned(&one, rules).unwrap_err());
+        assert!(
+            refused.kind() == Kind::Integrity && refused.to_string().contains("nothing is pruned"),
+            "{refused}"
+        );
+    };
+    refused(RULES);
+    // It can be given up, with what is cut off; not so what the newest commit names, or one that waits here.
+    let accept = Rules { accept_lost: true, ..RULES };
+    let key = |content: &str| Object::Generation.key(&Hash::of(content.as_bytes()));
+    for (content, tampered) in [("newest", None), ("newest", Some(b"x".to_vec()))] {
+        store.tamper(&key(content), tampered);
+        refused(accept);
+        store.tamper(&key(content), Some(content.into()));
+    }
+    one.save("leftover").unwrap();
+    refused(accept);
+    one.save("other").unwrap();
+    store.tamper(&key("2"), Some(b"cut".to_vec()));
+    let before = verify().pruned;
+    // By now nobody names what waited first.
+    let expected = BTreeSet::from([leftover, key("2"), key("waiting")]);
+    assert_eq!(BTreeSet::from_iter(pruned(&one, accept).unwrap()), expected);
+    assert_eq!((verify().problems, verify().pruned), (Vec::new(), before + 2));
+    assert_eq!(store.objects().get(&key("2")), None);
+    assert_eq!(pruned(&one, RULES).unwrap(), [""; 0]);
 }
 
 /// Between the last look at the commits and the removal itself.
@@ -787,7 +843,7 @@ fn a_commit_that_names_what_is_being_removed_is_told_and_can_be_healed() {
         "{failed}"
     );
     let verify = || wait(sync::verify(&one.local(), &one.store, true)).unwrap().problems;
-    assert_eq!(verify(), [format!("`{late}` is missing")]);
+    assert_eq!(verify(), [format!("`{late}`, of commit 2, is missing")]);
     assert_eq!(wait(sync::heal(&two.local(), &two.store)).unwrap(), 1);
     assert_eq!(verify(), [""; 0]);
 }
@@ -807,7 +863,7 @@ fn a_record_that_is_none_is_told() {
     let problems = || wait(sync::verify(&machine.local(), &machine.store, false)).unwrap().problems;
     assert_eq!(
         problems(),
-        [format!("`{name}` is no record of what was pruned"), format!("`{key}` is missing")]
+        [format!("`{name}` is no record of what was pruned"), format!("`{key}`, of commit 1, is missing")]
     );
     store.tamper(&name, Some(record));
     assert_eq!(problems(), [""; 0]);
@@ -828,7 +884,7 @@ fn a_record_that_is_none_is_told() {
     let (name, record) = super::pruned::record(VAULT, 9, [key.as_str()].into_iter()).unwrap();
     store.tamper(&name, Some(record));
     store.tamper(&key, None);
-    assert_eq!(problems(), [format!("`{key}` is missing")]);
+    assert_eq!(problems(), [format!("`{key}`, of commit 2, is missing")]);
 }
 
 #[test]

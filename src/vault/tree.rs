@@ -77,20 +77,12 @@ pub struct Entry {
     pub mode: u32,
     /// Modified, in seconds and nanoseconds since 1970.
     pub modified: (i64, u32),
-    /// Changes where anything of it does: inode and change time.
-    stamp: Stamp,
+    /// Its inode, and when that changed, in seconds and nanoseconds since 1970: another one where anything of it was changed, but not
+    /// where a program has written to a page that it had mapped already.
+    stamp: (u64, i64, u32),
 }
 
-/// Of an entry: its inode, and when that changed, in seconds and nanoseconds since 1970.
-pub type Stamp = (u64, i64, u32);
-
 impl Entry {
-    /// Another one where anything of it was changed. Not where a page of a file that a program had mapped, and written to before, was
-    /// written to once more: no time tells that.
-    pub fn stamp(&self) -> Stamp {
-        self.stamp
-    }
-
     /// The file at this path. A link is looked at, not followed.
     ///
     /// # Errors

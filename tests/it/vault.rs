@@ -25,6 +25,7 @@ on_every_engine!(
     a_whole_life_in_a_bucket,
     what_is_added_and_removed,
     what_a_program_has_mapped,
+    what_goes_past_the_spool,
     what_a_pod_holds_when_it_ends,
     a_passphrase_that_does_not_come,
     from_inside_the_pod,
@@ -410,7 +411,7 @@ fn what_is_added_and_removed(engine: Engine) {
     assert_eq!(world.sh("cat /run/vault/open/old/.aws/credentials").success().stdout, "key = legacy\n");
 }
 
-/// No time tells that a page that a program has mapped, and written to before, was written to once more.
+/// No time tells that a program has written to a page that it had mapped before.
 fn what_a_program_has_mapped(engine: Engine) {
     let store = place();
     let world = machine(engine, &store.path().join("vault"));
@@ -418,23 +419,31 @@ fn what_a_program_has_mapped(engine: Engine) {
     world.run(&["up", "--detach"]).success();
     unlock(&world).success();
     world.sh("echo one >/run/vault/open/db; echo other >/run/vault/open/other").success();
-    let program = "import mmap, os, time
+    let program = "import mmap, os, sys, time
 file = open('/run/vault/open/db', 'r+b')
 pages = mmap.mmap(file.fileno(), 4)
 file.close()
-pages[0:3] = b'two'
+if sys.argv[1] == 'writes': pages[0:3] = b'two'
+assert pages[3:] == b'\\n'
 open('/tmp/begun', 'w')
 while not os.path.exists('/tmp/go'): time.sleep(0.05)
-pages[0:3] = b'red'
+pages[0:3] = sys.argv[2].encode()
 pages.close()
 open('/tmp/done', 'w')
 ";
     world.write("program.py", program);
-    world.sh("setsid python3 program.py </dev/null >/dev/null 2>&1 &").success();
-    world.wait_for("the first of it", || world.sh("test -e /tmp/begun").code == 0);
+    let begin = |how: &str| {
+        world.sh("rm -f /tmp/begun /tmp/go /tmp/done").success();
+        world.sh(&format!("setsid python3 program.py {how} </dev/null >/dev/null 2>&1 &")).success();
+        world.wait_for("the first of it", || world.sh("test -e /tmp/begun").code == 0);
+    };
+    let go_on = || {
+        world.sh("touch /tmp/go").success();
+        world.wait_for("the rest of it", || world.sh("test -e /tmp/done").code == 0);
+    };
+    begin("writes red");
     vault(&world, &["save"]).success();
-    world.sh("touch /tmp/go").success();
-    world.wait_for("the rest of it", || world.sh("test -e /tmp/done").code == 0);
+    go_on();
     // By itself it saves what shows; who asks, or locks, gets all.
     if engine != Engine::Docker {
         assert!(vault(&world, &["save"]).success().stderr.contains("saved as commit"));
@@ -443,10 +452,78 @@ open('/tmp/done', 'w')
     vault(&world, &["lock"]).success();
     unlock(&world).success();
     assert_eq!(world.sh("cat /run/vault/open/db").success().stdout, "red\n");
-    // What nobody has written to is not read again, and what is as it was is no new commit.
+    // What is as it was is no new commit.
     let commit = status(&world)["commit"].clone();
     vault(&world, &["lock"]).success();
     assert_eq!(status(&world)["commit"], commit);
+    // Who has only read it before leaves no trace at all.
+    unlock(&world).success();
+    begin("reads new");
+    go_on();
+    vault(&world, &["lock"]).success();
+    unlock(&world).success();
+    assert_eq!(world.sh("cat /run/vault/open/db").success().stdout, "new\n");
+    // Nor in a save that is held.
+    world.sh("cd /run/vault/open && echo 3 >3; echo 4 >4").success();
+    vault(&world, &["save"]).success();
+    begin("writes end");
+    world.sh("cd /run/vault/open && rm 3 4 other").success();
+    vault(&world, &["save"]).failure(12, "it has 1 of 4 files");
+    go_on();
+    vault(&world, &["lock"]).failure(12, "the save is held");
+    let contents = held_contents(&world, "db");
+    assert!(contents.contains(&"end\n".to_owned()), "{contents:?}");
+}
+
+/// What the saves that are held have in this file. Restores them.
+fn held_contents(world: &World, file: &str) -> Vec<String> {
+    let history = vault(world, &["history", "--json"]).success().json();
+    let commits = history["commits"].as_array().unwrap().iter();
+    let held = commits.filter(|commit| commit["state"] == "held");
+    held.map(|commit| {
+        let hash = commit["hash"].as_str().unwrap();
+        vault(world, &["restore", hash, "--passphrase-fd", "0"]).success();
+        unlock(world).success();
+        let found = world.sh(&format!("cat /run/vault/open/{file}")).success().stdout;
+        vault(world, &["lock"]).success();
+        found
+    })
+    .collect()
+}
+
+/// What the host asks for comes to it at once; where a program of the pod takes something away, by the spool.
+fn what_goes_past_the_spool(engine: Engine) {
+    let store = place();
+    let world = machine(engine, &store.path().join("vault"));
+    init(&world);
+    world.run(&["up", "--detach"]).success();
+    unlock(&world).success();
+    let spooled = || world.sh("ls /run/tazpod/vault/gen 2>/dev/null").stdout;
+    let save = |content: &str| {
+        let write = format!("head -c 3000000 /dev/urandom >large; echo {content} >a");
+        world.sh(&format!("cd /run/vault/open; {write}")).success();
+        vault(&world, &["save"]).success();
+    };
+    save("first");
+    assert_eq!(status(&world)["pending"], serde_json::json!([2]));
+    // Nothing was ever there.
+    assert_eq!(spooled(), "");
+    world.sh("echo more >/run/vault/open/b; tazpod vault save").success();
+    assert!(spooled().contains(".age"), "{}", spooled());
+    let thief =
+        "setsid sh -c 'while :; do timeout 1 cat /run/tazpod/sealed; done' </dev/null >/dev/null 2>&1 &";
+    world.sh(thief).success();
+    for content in ["second", "third"] {
+        save(content);
+    }
+    world.sh("pkill -f '[r]un/tazpod/sealed'").success();
+    assert_eq!(world.run(&["vault", "history", "--json"]).success().json()["commits"][0]["n"], 4);
+    vault(&world, &["lock"]).success();
+    unlock(&world).success();
+    assert_eq!(
+        world.sh("cd /run/vault/open; cat a b; stat -c %s large").success().stdout,
+        "third\nmore\n3000000\n"
+    );
 }
 
 /// Whatever is wrong with the vault when its pod ends: what can be saved is there afterwards.
@@ -463,23 +540,9 @@ fn what_a_pod_holds_when_it_ends(engine: Engine) {
     world.sh("cd /run/vault/open && echo edited >4; echo roots | sudo tee roots >/dev/null; sudo chmod 600 roots").success();
     engine.client_stdout(&["stop", &world.pod()]);
     vault(&world, &["push"]).success();
-    let history = vault(&world, &["history", "--json"]).success().json();
-    let commits = history["commits"].as_array().unwrap().iter();
-    let held: Vec<_> = commits.filter(|commit| commit["state"] == "held").collect();
-    assert_eq!(held.len(), 2, "{history}");
     world.run(&["start"]).success();
-    let contents: Vec<String> = held
-        .iter()
-        .map(|commit| {
-            let hash = commit["hash"].as_str().unwrap();
-            vault(&world, &["restore", hash, "--passphrase-fd", "0"]).success();
-            unlock(&world).success();
-            let found = world.sh("cat /run/vault/open/4").success().stdout;
-            vault(&world, &["lock"]).success();
-            found
-        })
-        .collect();
-    assert!(contents.contains(&"edited\n".to_owned()), "{contents:?}");
+    let contents = held_contents(&world, "4");
+    assert!(contents.len() == 2 && contents.contains(&"edited\n".to_owned()), "{contents:?}");
 }
 
 /// Whoever gives the passphrase takes their time, and is then not waited for any more.

@@ -220,8 +220,16 @@ fn history_is_pruned_and_told_from_what_is_lost() {
     restore("3").success();
     // What is lost is no less lost.
     block_on(store.delete(&generation(3))).unwrap();
-    machine.run(&["verify"]).failure(13, &format!("warning: `{}` is missing", generation(3)));
-    machine.run(&["prune", "--keep-last", "1"]).failure(13, "so nothing is pruned");
+    machine.run(&["verify"]).failure(13, &format!("warning: `{}`, of commit 5, is missing", generation(3)));
+    let refused = machine.run(&["prune", "--keep-last", "1"]).failure(13, "so nothing is pruned");
+    assert!(refused.stderr.contains("`--accept-lost`"), "{}", refused.stderr);
+    // Of an earlier state it can be given up.
+    machine.run(&["prune", "--accept-lost"]).failure(13, "so nothing is pruned");
+    machine.save(b"six");
+    machine.run(&["push"]).success();
+    machine.run(&["prune"]).failure(13, "so nothing is pruned");
+    machine.run(&["prune", "--accept-lost"]).success();
+    assert_eq!(machine.run(&["verify", "--json"]).success().json()["pruned"], json!(3));
 }
 
 #[test]
@@ -249,6 +257,48 @@ fn the_daily_role_prunes_nothing() {
     let stranger = Machine::new("two");
     stranger.configure(&StoreConfig::S3(config), "");
     stranger.run(&["prune"]).failure(10, "has not seen the vault");
+}
+
+#[test]
+fn a_commit_that_this_machine_has_lost_is_pulled_again() {
+    let (machine, config) = ready();
+    machine.save(b"one");
+    machine.push(&*open(&config)).unwrap();
+    let path = machine.vault().join("commits/0000000001");
+    for broken in [None, Some("nonsense")] {
+        match broken {
+            None => std::fs::remove_file(&path).unwrap(),
+            Some(text) => std::fs::write(&path, text).unwrap(),
+        }
+        machine.run(&["pull"]).success();
+        assert_eq!(machine.content(), b"one");
+        machine.run(&["card"]).success();
+    }
+}
+
+#[test]
+fn a_fork_is_decided_where_the_store_may_only_be_read() {
+    let (one, config) = ready();
+    one.save(b"base");
+    one.push(&*open(&config)).unwrap();
+    let two = Machine::new("two");
+    two.pull(&*open(&config)).unwrap();
+    one.save(b"theirs");
+    one.push(&*open(&config)).unwrap();
+    two.save(b"mine");
+    let reader = Fake::before(servers::seaweedfs(), |request| match request.method.as_str() {
+        "GET" | "HEAD" => Reply::Serve,
+        _ => Reply::Refuse(403, "AccessDenied"),
+    });
+    two.configure(&StoreConfig::S3(S3Config { endpoint: Some(reader.address.clone()), ..config }), "");
+    two.run(&["pull"]).failure(12, "the vault has forked at commit 2");
+    two.run(&["pull", "--keep", "theirs"]).success();
+    assert_eq!(two.content(), b"theirs");
+    let history = two.run(&["history", "--json"]).success().json();
+    assert_eq!(
+        history["commits"].as_array().unwrap().iter().filter(|commit| commit["state"] == "held").count(),
+        1
+    );
 }
 
 #[test]

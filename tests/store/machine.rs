@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
@@ -69,7 +69,12 @@ impl Machine {
     }
 
     pub fn local(&self) -> Local<'static> {
-        Local::new(&RealDisk::PRIVATE, self.directory.path().join("state/vaults/main"))
+        Local::new(&RealDisk::PRIVATE, self.vault())
+    }
+
+    /// Where that is.
+    pub fn vault(&self) -> PathBuf {
+        self.directory.path().join("state/vaults/main")
     }
 
     /// Keeps an object, unless it is here.

@@ -176,7 +176,12 @@ struct Pruned<'s> {
 impl Pruned<'_> {
     async fn turn(&self) {
         if self.requests.fetch_add(1, Ordering::SeqCst) == self.at {
-            let rules = Rules { keep_last: 1.try_into().ok(), keep_within: None, spare: Duration::ZERO };
+            let rules = Rules {
+                keep_last: 1.try_into().ok(),
+                keep_within: None,
+                spare: Duration::ZERO,
+                accept_lost: false,
+            };
             let plan = prune::plan(&self.by.local(), self.store, &rules).await.unwrap();
             let removed = |_: &_| {
                 self.removed.fetch_add(1, Ordering::SeqCst);

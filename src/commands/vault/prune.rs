@@ -22,6 +22,9 @@ pub struct Args {
     /// Keep the states of commits that the store got within this time, as in `90d`, `12h` or `8w`; those of earlier ones go.
     #[arg(long, value_name = "TIME", value_parser = time)]
     keep_within: Option<Duration>,
+    /// Count as pruned what the store has lost of earlier states: it does not stand in the way any more, and `verify` is content.
+    #[arg(long)]
+    accept_lost: bool,
     /// Show what would go.
     #[arg(long)]
     dry_run: bool,
@@ -56,9 +59,9 @@ impl Args {
     pub async fn run(self, context: &Context) -> Result<()> {
         let vault = Vault::open(context).await?;
         let _lock = vault::lock(context).await?;
-        let Args { keep_last, keep_within, dry_run, json } = self;
+        let Args { keep_last, keep_within, accept_lost, dry_run, json } = self;
         let step = context.ui.step(format!("checking {}", vault.store.describe()));
-        let rules = Rules { keep_last, keep_within, spare: Rules::SPARE };
+        let rules = Rules { keep_last, keep_within, spare: Rules::SPARE, accept_lost };
         let plan = prune::plan(&vault.local(), &*vault.store, &rules).await?;
         drop(step);
         if !json && !plan.objects.is_empty() {

@@ -40,8 +40,9 @@ impl Args {
     pub async fn run(self, context: &Context) -> Result<()> {
         let vault = Vault::open(context).await?;
         let _lock = vault::lock(context).await?;
-        let before = vault.local().load()?.seen.map(|_| vault.head()).transpose()?;
-        let new_here = before.is_none();
+        let seen = vault.local().load()?.seen;
+        // Where it is missing here, it is what is to be fetched.
+        let before = seen.and_then(|_| vault.head().ok());
         for (pod, record) in context.state()?.pods() {
             if pod.spool().is_dir()
                 && let Ok(link) = vault::reach(&pod, &record).await
@@ -75,9 +76,6 @@ impl Args {
                     "`tazpod vault init` makes one; `[vault] address` in `config.toml` says where to look",
                 ));
         };
-        if self.card.is_some() {
-            vault.local().trust()?;
-        }
         let body = &pulled.head.body;
         match pulled.new {
             0 => context.ui.status(format!("commit {} is the newest", body.n)),
@@ -85,7 +83,7 @@ impl Args {
                 .ui
                 .status(format!("pulled {new} commits; {} is the newest, of `{}`", body.n, body.host)),
         }
-        if new_here && self.card.is_none() {
+        if seen.is_none() && self.card.is_none() {
             context.ui.status(format!("fingerprint: {}", pulled.head.fingerprint()));
             context.ui.hint(
                 "compare it with the one on the recovery card: this machine had not seen the vault before",

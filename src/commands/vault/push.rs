@@ -1,4 +1,3 @@
-use crate::agent::vault::Request;
 use crate::context::Context;
 use crate::error::Result;
 use crate::pod::vault::{self, Vault};
@@ -28,7 +27,7 @@ impl Args {
             };
             if let Some(link) = &link {
                 // A vault that is locked has nothing to save.
-                let _ = link.vault(&Request::Save { force: false }, None).await;
+                let _ = vault.save(&pod, link, false).await;
             }
             super::collect_other(context, &vault, &pod, link.as_ref()).await;
         }

@@ -28,8 +28,7 @@ impl Args {
         let (pod, link) = super::reach(context, &self.pod).await?;
         let vault = Vault::open(context).await?;
         let _lock = vault::lock(context).await?;
-        let answer = link.vault(&Request::Save { force: self.force }, None).await?;
-        let Answer::Saved(saved) = answer else { return Err(vault::unexpected(&answer)) };
+        let saved = vault.save(&pod, &link, self.force).await?;
         let current = vault.collect(context, &pod, Some(&link)).await?;
         super::report(context, &saved)?;
         super::check_current(current)
