@@ -52,6 +52,12 @@ pub const SOCKET: &str = "tazpod.sock";
 const SILENCE: Duration = Duration::from_secs(60);
 /// How long a sealed generation may be under way, through a pipe that programs of the pod can open, too.
 const TRANSFER: Duration = Duration::from_secs(5 * 60);
+/// How long the host may take nothing of what it asked to be saved: nothing else is saved meanwhile.
+const TAKING_SILENCE: Duration = Duration::from_secs(10);
+/// How long a pod that ends waits for what the host is about to have.
+const LAST_PATIENCE: Duration = Duration::from_secs(3);
+/// How often that is looked at.
+const PAUSE: Duration = Duration::from_millis(50);
 /// How much of what lies beside the vault is told.
 const MOST_TOLD: usize = 16;
 /// How many of them are served at once. Each takes a thread, and all threads together would be the agent's last.
@@ -80,16 +86,19 @@ pub enum Request {
     HandOver {
         /// Even what looks wrong.
         force: bool,
+        /// The newest commit that the host has.
+        tip: Option<Hash>,
     },
     /// Save, and take it away.
     Lock {
         /// Even if what would be saved looks wrong.
         force: bool,
+        /// The newest commit that the host has: the host's word alone.
+        tip: Option<Hash>,
     },
     /// The commits that wait become final.
     Freeze {
         /// The newest commit that the host has.
-        #[serde(default)]
         tip: Option<Hash>,
     },
     /// The host has all commits up to this number.
@@ -119,10 +128,10 @@ impl Request {
         match self {
             Request::State
             | Request::Save { .. }
-            | Request::Lock { .. }
             | Request::List
             | Request::Add { .. }
             | Request::Remove { .. } => true,
+            Request::Lock { tip, .. } => tip.is_none(),
             Request::Unlock { .. }
             | Request::HandOver { .. }
             | Request::Freeze { .. }
@@ -342,6 +351,23 @@ impl Vault {
         worked.context(Kind::Failure, || "the vault's keeper broke off")?
     }
 
+    /// The same, once the host has what was handed over to it, or has had its time: what is saved before that may have to be held.
+    async fn work_alone<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Keeper) -> Result<T> + Copy + Send + 'static,
+    ) -> Result<T> {
+        let unless_awaited = move |keeper: &mut Keeper| match keeper.is_handing_over() {
+            true => Ok(None),
+            false => work(keeper).map(Some),
+        };
+        loop {
+            if let Some(done) = self.work(unless_awaited).await? {
+                return Ok(done);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
     /// Saves by itself while a vault is open, for ever, and locks it when it is time; a pod without one wakes for nothing.
     pub(super) async fn look_after(self, agent: Arc<Agent>) {
         self.opened.notified().await;
@@ -401,9 +427,6 @@ impl Vault {
     /// Locks it, if that can be and is still due when the services that want it have ended. Why it cannot be is logged if that
     /// was not `told`.
     async fn lock_by_itself(&self, agent: &Agent, told: &mut Option<String>) -> Result<Option<Saved>> {
-        if self.work(|keeper| Ok(keeper.is_handing_over())).await? {
-            return Ok(None);
-        }
         let lacks = |keeper: &mut Keeper| keeper.save_by_itself(&now()).map(|saved| keeper.lacks(&saved));
         let lacking = self.work(lacks).await?;
         if let Some(why) = lacking.as_ref().filter(|why| told.as_ref() != Some(why)) {
@@ -419,7 +442,7 @@ impl Vault {
         }
         let _closing = self.closing().await;
         match self.is_to_lock(agent).await {
-            true => self.work(|keeper| keeper.lock(false, &now())).await.map(Some),
+            true => self.work_alone(|keeper| keeper.lock(false, &now())).await.map(Some),
             false => Ok(None),
         }
     }
@@ -443,7 +466,11 @@ impl Vault {
     /// Before the pod ends: saved, and gone.
     pub async fn close(&self) {
         if self.is_open() {
-            let mut saved = self.work(|keeper| keeper.lock(false, &now())).await;
+            let lock = |keeper: &mut Keeper| keeper.lock(false, &now());
+            let mut saved = match tokio::time::timeout(LAST_PATIENCE, self.work_alone(lock)).await {
+                Ok(saved) => saved,
+                Err(_) => self.work(lock).await,
+            };
             if let Err(error) = &saved {
                 log(error);
                 // As much as can be: it is held, where it lacks something.
@@ -479,25 +506,30 @@ impl Vault {
                 Ok(Answer::Unlocked { bytes, entries })
             }
             Request::Save { force } => Ok(Answer::Saved(self.save(force).await?)),
-            Request::Lock { force } => {
+            Request::Lock { force, tip } => {
                 let _closing = self.closing().await;
-                self.work(move |keeper| {
+                if tip.is_some() {
+                    self.work(move |keeper| keeper.taken(tip)).await?;
+                }
+                self.work_alone(move |keeper| {
                     let saved = keeper.lock(force, &now())?;
                     let (holders, unknown) = holders();
                     Ok(Answer::Locked { saved, holders, unknown, beside: beside() })
                 })
                 .await
             }
-            Request::HandOver { force } => {
+            Request::HandOver { force, tip } => {
                 let handing = move |keeper: &mut Keeper| {
-                    let pipe = Giving::open(Path::new(RUN), SILENCE, TRANSFER)
+                    keeper.taken(tip)?;
+                    let pipe = Giving::open(Path::new(RUN), TAKING_SILENCE, TRANSFER)
                         .context(Kind::Failure, || "cannot open the pipe that the vault goes through")?;
                     keeper.hand_over(force, pipe, &now())
                 };
                 self.work(handing).await.map(Answer::Handed)
             }
             Request::Freeze { tip } => {
-                self.work(move |keeper| keeper.freeze(tip)).await.map(|()| Answer::Done)
+                let freeze = move |keeper: &mut Keeper| keeper.taken(tip).and_then(|()| keeper.freeze());
+                self.work(freeze).await.map(|()| Answer::Done)
             }
             Request::Collected { n } => {
                 self.work(move |keeper| keeper.collected(n)).await?;

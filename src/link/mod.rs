@@ -28,6 +28,7 @@ use crate::adapters::state::{LinkRecord, PodDir};
 use crate::agent::control::{self, Answer};
 use crate::agent::vault;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::vault::id::Hash;
 pub use stream::LinkStream;
 pub use unblocked::Unblocked;
 
@@ -240,12 +241,12 @@ impl Link {
     pub async fn hand_over(
         &self,
         run: &Path,
-        force: bool,
+        (force, tip): (bool, Option<Hash>),
         mut take: impl FnMut(&[u8]) -> std::io::Result<()>,
     ) -> Result<vault::Answer> {
         let failed = || "cannot take over what the pod saves";
         let mut pipe = pipe::Taking::make(run)?;
-        let mut channel = self.request(&vault::Request::HandOver { force }).await?;
+        let mut channel = self.request(&vault::Request::HandOver { force, tip }).await?;
         channel.eof().await.map_err(lost)?;
         let reading = read_answer(&mut channel, VAULT_TIMEOUT);
         tokio::pin!(reading);
@@ -257,10 +258,12 @@ impl Link {
             };
             take(buffer.get(..count).unwrap_or_default()).context(Kind::Failure, failed)?;
         };
-        // What the keeper wrote before it answered is there; what is not its own makes no generation.
-        while let Ok(count @ 1..) = pipe.receiver.try_read(&mut buffer) {
-            take(buffer.get(..count).unwrap_or_default()).context(Kind::Failure, failed)?;
-        }
+        // What the keeper wrote before it answered is there, no more than a pipe has; what is not its own makes no generation.
+        let mut rest = Vec::with_capacity(pipe::CAPACITY);
+        while rest.len() < pipe::CAPACITY
+            && let Ok(1..) = pipe.receiver.try_read_buf(&mut rest)
+        {}
+        take(&rest).context(Kind::Failure, failed)?;
         answer_of(&answer)
     }
 

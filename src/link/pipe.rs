@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 /// In the run directory. One tazpod at a time works on the vault.
 const NAME: &str = "sealed";
 /// How much is on its way at most, in bytes: what Linux lets everybody ask for.
-const CAPACITY: usize = 1 << 20;
+pub const CAPACITY: usize = 1 << 20;
 /// The pod's user may be another than ours.
 const READABLE: u32 = 0o644;
 const WRITABLE: u32 = 0o622;

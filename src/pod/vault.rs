@@ -1,7 +1,7 @@
 //! The vault as the host has it: its local copy, its store, and what pods have saved.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Write as _};
+use std::io::{self, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
 
 use age::secrecy::SecretString;
@@ -17,8 +17,10 @@ use crate::context::Context;
 use crate::env;
 use crate::error::{Error, Kind, Result};
 use crate::link::Link;
+use crate::vault::archive::Limits;
 use crate::vault::commit::{Commit, Link as Chain};
 use crate::vault::disk::{Disk, ReadOnly, RealDisk};
+use crate::vault::id::Hash;
 use crate::vault::keeper::{Handed, LINKED, Saved};
 use crate::vault::key::{Keyring, LARGEST_KEYRING, NotOpened};
 use crate::vault::local::{Local, Object};
@@ -216,12 +218,30 @@ impl Vault {
         }
     }
 
+    /// The newest commit that this machine has.
+    ///
+    /// # Errors
+    /// As [`Local::load`].
+    pub fn tip(&self) -> Result<Option<Hash>> {
+        Ok(self.local().load()?.tip.map(|tip| tip.hash))
+    }
+
     /// Takes what the keeper hands over; nothing where it is for an ordinary save.
     async fn take(&self, pod: &PodDir, link: &Link, force: bool) -> Result<Option<Saved>> {
         let local = self.local();
         let state = local.load()?;
         let mut incoming = local.incoming(Object::Generation)?;
-        let handed = match link.hand_over(&pod.run(), force, |bytes| incoming.write_all(bytes)).await {
+        let tip = state.tip.as_ref().map(|tip| tip.hash);
+        // Of more, programs of the pod have their part.
+        let mut room = Limits::default().bytes;
+        let take = |bytes: &[u8]| match room.checked_sub(bytes.len() as u64) {
+            Some(left) => {
+                room = left;
+                incoming.write_all(bytes)
+            }
+            None => Err(io::ErrorKind::FileTooLarge.into()),
+        };
+        let handed = match link.hand_over(&pod.run(), (force, tip), take).await {
             Ok(Answer::Handed(handed)) => handed,
             Err(error) if error.kind() == Kind::Locked => return Err(error),
             // An older agent, a program that reads along: the spool is safe from them.
@@ -259,8 +279,7 @@ impl Vault {
         let mut is_beside = false;
         if let Some(link) = link {
             // From here on what waits does not change any more.
-            let tip = self.local().load()?.tip.map(|tip| tip.hash);
-            link.vault(&Request::Freeze { tip }, None).await?;
+            link.vault(&Request::Freeze { tip: self.tip()? }, None).await?;
             is_beside = matches!(link.vault(&Request::State, None).await?, Answer::State { held: true, .. });
         }
         let root = Root::open(&path).map_err(|source| Error::io("open", &path, source))?;
@@ -382,7 +401,8 @@ pub async fn close_in(context: &Context, pod: &PodDir) -> Result<()> {
         let _step = context.ui.step("saving and locking the vault");
         let forced =
             |error: Error| error.hint(format!("`tazpod vault lock --force {}` leaves it out", pod.name()));
-        let answer = link.vault(&Request::Lock { force: false }, None).await.map_err(forced)?;
+        let lock = Request::Lock { force: false, tip: vault.tip()? };
+        let answer = link.vault(&lock, None).await.map_err(forced)?;
         if let Answer::Locked { saved: Saved::Held { why, .. }, .. } = answer {
             context.ui.warn(format!("the last save of the vault is held, because {why}"));
         }

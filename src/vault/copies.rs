@@ -276,7 +276,7 @@ async fn settle(
 async fn retreat(local: &Local<'_>, store: &dyn Store) -> Result<Vec<Commit>, Stopped> {
     let mut lost = Vec::new();
     let Some(seen) = local.load()?.seen else { return Ok(lost) };
-    let mut at = local.commit(seen.n)?.filter(|commit| commit.hash == seen.hash);
+    let mut at = local.pinned(&seen)?;
     while let Some(commit) = at {
         let there = sync::read_commit_bytes(store, &commit_key(commit.body.n)).await?;
         if there.as_ref() == Some(&commit.bytes) {

@@ -33,7 +33,7 @@ const TRIES: u32 = 3;
 const SHRUNK: u64 = 4;
 
 /// How long the host may take for what was handed over, before it is saved by itself all the same.
-const TAKING: Duration = Duration::from_secs(60);
+const TAKING: Duration = Duration::from_secs(20);
 /// How much of a sealed generation is taken at a time, in bytes: each time whoever sends it is woken up.
 const PIECE: usize = 512 << 10;
 
@@ -286,6 +286,9 @@ struct Sent {
     known: Known,
     /// What it takes the place of.
     replaced: Option<Hash>,
+    /// As in [`Open`], at that time.
+    held: Option<Hash>,
+    removed: BTreeSet<PathBuf>,
     at: Instant,
 }
 
@@ -502,7 +505,7 @@ impl Keeper {
         self.save_from(&tree, false, Purpose::End, time)
     }
 
-    /// Seals what has changed since the last save, for the host: as a commit that counts once [`Keeper::freeze`] says so.
+    /// Seals what has changed since the last save, for the host: as a commit that counts once [`Keeper::taken`] says so.
     ///
     /// # Errors
     /// [`Kind::Locked`] where nothing is open; where `into` cannot be written.
@@ -536,7 +539,8 @@ impl Keeper {
         let text = String::from_utf8_lossy(&commit.bytes).into_owned();
         let saved = made(&commit, &found, &[], &[]);
         let known = Known { tree: found, sums };
-        open.handed = Some(Sent { commit, known, replaced, at: Instant::now() });
+        let (held, removed) = (open.held.as_ref().map(|held| held.commit), open.removed.clone());
+        open.handed = Some(Sent { commit, known, replaced, held, removed, at: Instant::now() });
         Ok(Handed::Sent { commit: text, saved })
     }
 
@@ -771,33 +775,45 @@ impl Keeper {
         outcome
     }
 
-    /// The commits that wait become final: the next save follows them. The host collects them then. What it has from
-    /// [`Keeper::hand_over`] is saved, if that is its newest commit, `tip`.
+    /// The commits that wait become final: the next save follows them. The host collects them then.
     ///
     /// # Errors
     /// Where that cannot be recorded.
-    pub fn freeze(&mut self, tip: Option<Hash>) -> Result<()> {
-        let sent = self.open.as_mut().and_then(|open| open.handed.take());
-        if let Some(sent) = sent.filter(|sent| Some(sent.commit.hash) == tip) {
-            self.land(sent)?;
-        }
+    pub fn freeze(&self) -> Result<()> {
         let local = self.local();
         local.load()?.outbox.iter().try_for_each(|outgoing| local.mark_attempted(&outgoing.commit))
     }
 
+    /// The host's newest commit is `tip`: what was sent by [`Keeper::hand_over`] is saved if it is that, and else forgotten.
+    ///
+    /// # Errors
+    /// Where that cannot be recorded: it can be said again.
+    pub fn taken(&mut self, tip: Option<Hash>) -> Result<()> {
+        let is_tip = |sent: &Sent| Some(sent.commit.hash) == tip;
+        let sent = self.open.as_mut().and_then(|open| open.handed.take()).filter(is_tip);
+        sent.map_or(Ok(()), |sent| self.land(sent))
+    }
+
     /// The host has this, and what it stands on.
-    fn land(&mut self, Sent { commit, known, replaced, .. }: Sent) -> Result<()> {
-        self.collected(commit.body.n.saturating_sub(1))?;
+    fn land(&mut self, sent: Sent) -> Result<()> {
+        let before = self.collected(sent.commit.body.n.saturating_sub(1));
         let local = self.local();
         let Some(open) = &mut self.open else { return Ok(()) };
         let again = |link: &Link, since: &Commit| {
             open.commit(Some(link), (since.body.generation, since.body.size), &since.body.time)
         };
-        if local.land(&commit, replaced, again)?.is_none() {
-            open.saved = known;
-            open.unsaved = None;
-            open.held = None;
-            open.removed.clear();
+        match before.and_then(|()| local.land(&sent.commit, sent.replaced, again)) {
+            Ok(true) => {
+                open.saved = sent.known;
+                open.unsaved = None;
+                open.held.take_if(|held| Some(held.commit) == sent.held);
+                open.removed.retain(|path| !sent.removed.contains(path));
+            }
+            Ok(false) => {}
+            Err(error) => {
+                open.handed = Some(sent);
+                return Err(error);
+            }
         }
         // Of the save that this one replaces.
         local.tidy(&[])
@@ -1153,8 +1169,8 @@ mod tests {
         }
 
         /// As the host does: the newest commit, and its generation.
-        fn collect(&mut self) -> (Link, Vec<u8>) {
-            self.keeper.freeze(None).unwrap();
+        fn collect(&self) -> (Link, Vec<u8>) {
+            self.keeper.freeze().unwrap();
             let state = self.spool().load().unwrap();
             let tip = state.tip.unwrap();
             let generation = state.outbox.last().unwrap().commit.body.generation;
@@ -1195,7 +1211,7 @@ mod tests {
         assert_eq!(commit.body.size, sealed.len() as u64);
         // Until the host has had its time nothing is saved by itself; who asks is not kept waiting.
         assert_eq!(pod.keeper.save_by_itself(TIME).unwrap(), Saved::Unchanged);
-        pod.keeper.freeze(Some(commit.hash)).unwrap();
+        pod.keeper.taken(Some(commit.hash)).unwrap();
         let state = pod.spool().load().unwrap();
         assert_eq!((state.outbox, state.seen.unwrap().hash), (Vec::new(), commit.hash));
         assert_eq!(fs::read_dir(pod.at("spool/gen")).unwrap().count(), 0);
@@ -1203,7 +1219,7 @@ mod tests {
         // The host never had it: it says another commit, or nothing.
         pod.write("a", "third");
         let (lost, _) = hand_over(&mut pod);
-        pod.keeper.freeze(Some(commit.hash)).unwrap();
+        pod.keeper.taken(Some(commit.hash)).unwrap();
         assert_eq!(pod.spool().load().unwrap().seen.unwrap().hash, commit.hash);
         assert_eq!(number(pod.keeper.save(false, TIME).unwrap()), 3);
         let saved = pod.spool().load().unwrap().outbox.pop().unwrap().commit;
@@ -1217,16 +1233,45 @@ mod tests {
         assert_eq!(fifth.body.n, 3);
         pod.write("a", "sixth");
         assert_eq!(number(pod.keeper.save(false, TIME).unwrap()), 3);
-        pod.keeper.freeze(Some(fifth.hash)).unwrap();
+        pod.keeper.taken(Some(fifth.hash)).unwrap();
         let state = pod.spool().load().unwrap();
         assert_eq!(state.seen.unwrap().hash, fifth.hash);
-        assert_eq!(
-            (state.outbox.len(), state.outbox[0].commit.body.n, state.outbox[0].attempted),
-            (1, 4, true)
-        );
+        assert_eq!((state.outbox.len(), state.outbox[0].commit.body.n), (1, 4));
         assert_eq!(pod.sealed_text(&state.outbox[0].commit), "sixth");
         assert!(pod.spool().held().unwrap().is_empty());
         assert_eq!(pod.keeper.save(false, TIME).unwrap(), Saved::Unchanged);
+        // The host has it, and was ended before it said so; what it asks next, it says first.
+        pod.write("a", "seventh");
+        let (seventh, _) = hand_over(&mut pod);
+        assert_eq!((seventh.body.n, seventh.body.parents[0]), (4, fifth.hash));
+        pod.keeper.taken(Some(seventh.hash)).unwrap();
+        pod.write("a", "eighth");
+        let (eighth, _) = hand_over(&mut pod);
+        assert_eq!((eighth.body.n, eighth.body.parents[0]), (5, seventh.hash));
+        // What cannot be recorded is said again.
+        let (seen, away) = (pod.at("spool/seen.json"), pod.at("seen.json"));
+        fs::rename(&seen, &away).unwrap();
+        fs::create_dir(&seen).unwrap();
+        pod.keeper.taken(Some(eighth.hash)).unwrap_err();
+        fs::remove_dir(&seen).unwrap();
+        fs::rename(&away, &seen).unwrap();
+        pod.keeper.taken(Some(eighth.hash)).unwrap();
+        pod.write("a", "ninth");
+        let saved = number(pod.keeper.lock(false, TIME).unwrap());
+        let state = pod.spool().load().unwrap();
+        assert_eq!((saved, state.seen.unwrap().hash, state.outbox.len()), (6, eighth.hash, 1));
+        // What is removed after it was sent is meant to be gone.
+        let mut pod = Pod::new();
+        pod.begin(&["a", "b", "c", "d"]);
+        pod.write("a", "changed");
+        let mut sent = Vec::new();
+        let handed = pod.keeper.hand_over(false, &mut sent, TIME).unwrap();
+        let Handed::Sent { commit, .. } = handed else { panic!("{handed:?}") };
+        for name in ["a", "b", "c"] {
+            pod.keeper.remove(&[name.into()], false).unwrap();
+        }
+        pod.keeper.taken(Some(Commit::read(commit.into_bytes()).unwrap().hash)).unwrap();
+        assert_eq!(number(pod.keeper.save(false, TIME).unwrap()), 3);
         // What may have to be held is for the spool.
         let mut pod = Pod::new();
         pod.begin(&["a", "b", "c", "d"]);
@@ -1270,7 +1315,7 @@ mod tests {
         // Not yet final: the same number again.
         pod.write("more/deep", "x");
         assert_eq!(number(pod.keeper.save(false, TIME).unwrap()), 2);
-        pod.keeper.freeze(None).unwrap();
+        pod.keeper.freeze().unwrap();
         pod.write("token", "newer");
         assert_eq!(number(pod.keeper.lock(false, TIME).unwrap()), 3);
         assert_eq!((pod.read("token"), pod.keeper.vault()), (None, None));
@@ -1538,7 +1583,7 @@ mod tests {
                 pod.keeper.save(false, TIME)?;
                 log.current[0] = text.into();
                 if text == "2" {
-                    pod.keeper.freeze(None)?;
+                    pod.keeper.freeze()?;
                 }
             }
             pod.write("a", "");
@@ -1549,7 +1594,7 @@ mod tests {
             log.current[1] = "4".into();
             pod.keeper.lock(false, TIME)?;
             log.current[0] = "4".into();
-            pod.keeper.freeze(None)?;
+            pod.keeper.freeze()?;
             let last = pod.spool().load()?.outbox.last().unwrap().commit.clone();
             log.host = Some("4".into());
             pod.keeper.collected(last.body.n)?;

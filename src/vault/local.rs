@@ -8,6 +8,7 @@
 //! | `gen/`, `keys/` | objects by their hash; those of the newest commits |
 //! | `outbox/N` | commits not yet pushed, in order |
 //! | `held/HASH` | commits that looked wrong: kept, never pushed by themselves |
+//! | `aside.json` | the newest of the commits that were being held when that was interrupted |
 //! | `pruned/SHA` | the store's records of what was pruned, as far as they were fetched |
 //! | `outbox/N.attempted` | that commit may be in the store: it is never replaced any more |
 //!
@@ -288,29 +289,33 @@ impl<'d> Local<'d> {
     }
 
     /// As [`Local::advance`], for a commit that others have, and that may take the place of the last one here, `replaced`. Another
-    /// one that waits there was made since: it goes on as what `again` makes of it, to follow that commit.
+    /// one that waits there was made since: it goes on as what `again` makes of it, to follow that commit. Whether none was.
     ///
     /// # Errors
-    /// Where that cannot be recorded; those of `again`. What was made since is held then.
+    /// Where that cannot be recorded; those of `again`. What was made since is held then, and this can be done again.
     pub fn land(
         &self,
         commit: &Commit,
         replaced: Option<Hash>,
         again: impl FnOnce(&Link, &Commit) -> Result<Commit>,
-    ) -> Result<Option<Commit>> {
-        let State { base, outbox, .. } = self.load()?;
+    ) -> Result<bool> {
+        let State { seen, base, outbox, .. } = self.load()?;
+        if seen.is_some_and(|seen| seen.hash == commit.hash) {
+            self.dequeue(commit.body.n)?;
+            return Ok(true);
+        }
         let link = Link::next(base.as_ref(), commit)?;
         let last = outbox.into_iter().last().filter(|last| !last.attempted).map(|last| last.commit);
         let Some(since) = last.filter(|last| Some(last.hash) != replaced) else {
             self.advance(&link, commit)?;
-            return Ok(None);
+            return Ok(true);
         };
         self.hold(&since)?;
         self.advance(&link, commit)?;
         let following = again(&link, &since)?;
         self.enqueue(&following)?;
         self.let_go(&since.hash)?;
-        Ok(Some(following))
+        Ok(false)
     }
 
     /// Keeps a commit of the store's. It counts once it, or one that follows from it, is pinned.

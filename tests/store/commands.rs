@@ -153,10 +153,8 @@ fn an_unplugged_store_leaves_what_was_saved_pending() {
     machine.save(b"first");
     machine.run(&["push"]).success();
     machine.save(b"second");
-    let gone = S3Config {
-        endpoint: Some(format!("http://127.0.0.1:{}", servers::free_ports(1)[0])),
-        ..config.clone()
-    };
+    let (_socket, address) = servers::nobody();
+    let gone = S3Config { endpoint: Some(address), ..config.clone() };
     machine.configure(&StoreConfig::S3(gone), "");
     let done = machine.run(&["push"]).failure(14, "cannot look into `s3://");
     assert!(done.stderr.contains("hint: nothing is lost"), "{}", done.stderr);

@@ -76,8 +76,8 @@ fn a_wrong_key_is_a_matter_of_credentials() {
 
 #[test]
 fn nobody_listens() {
-    let port = servers::free_ports(1)[0];
-    let store = open(&format!("http://127.0.0.1:{port}"), impatient());
+    let (_socket, address) = servers::nobody();
+    let store = open(&address, impatient());
     let started = Instant::now();
     all_are(Kind::Unreachable, &store);
     assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());

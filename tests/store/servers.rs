@@ -1,13 +1,15 @@
 //! The S3 servers, one of each for the whole run. `scripts/setup.sh` installs them.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with};
 use tazpod::adapters::store::Keys;
 
 const READY: Duration = Duration::from_secs(90);
@@ -112,9 +114,17 @@ fn serve_s3(directory: &Path, port: u16) -> Command {
 }
 
 /// Numbers of ports that were free a moment ago.
-pub fn free_ports(count: usize) -> Vec<u16> {
+fn free_ports(count: usize) -> Vec<u16> {
     let held: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+}
+
+/// An address where nobody listens, nor can as long as the socket is there.
+pub fn nobody() -> (OwnedFd, String) {
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = SocketAddrV4::try_from(getsockname(&socket).unwrap()).unwrap();
+    (socket, format!("http://{address}"))
 }
 
 fn command(program: &str, directory: &Path) -> Command {

@@ -23,7 +23,7 @@ impl Args {
     /// Locks it.
     pub async fn run(self, context: &Context) -> Result<()> {
         if let Some(socket) = inside::socket() {
-            let answer = inside::ask(&socket, &Request::Lock { force: self.force }, None).await?;
+            let answer = inside::ask(&socket, &Request::Lock { force: self.force, tip: None }, None).await?;
             let saved = locked(context, answer)?;
             context.ui.status("the vault is locked");
             super::report(context, &saved)?;
@@ -36,7 +36,7 @@ impl Args {
         let vault = Vault::open(context).await?;
         let _lock = vault::lock(context).await?;
         let step = context.ui.step("locking the vault");
-        let answer = link.vault(&Request::Lock { force: self.force }, None).await;
+        let answer = link.vault(&Request::Lock { force: self.force, tip: vault.tip()? }, None).await;
         drop(step);
         if answer.as_ref().is_err_and(|error| error.kind() == Kind::Locked) {
             // By itself, a moment ago perhaps: what was saved then is to go on all the same.

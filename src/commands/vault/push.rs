@@ -1,5 +1,5 @@
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::pod::vault::{self, Vault};
 use crate::vault::sync;
 
@@ -25,9 +25,12 @@ impl Args {
                     continue;
                 }
             };
-            if let Some(link) = &link {
-                // A vault that is locked has nothing to save.
-                let _ = vault.save(&pod, link, false).await;
+            // A vault that is locked has nothing to save.
+            if let Some(link) = &link
+                && let Err(error) = vault.save(&pod, link, false).await
+                && error.kind() != Kind::Locked
+            {
+                context.ui.warn(format!("what has changed in `{}` could not be saved: {error}", pod.name()));
             }
             super::collect_other(context, &vault, &pod, link.as_ref()).await;
         }
