@@ -148,6 +148,15 @@ program() { # TOOL URL
     fetch "$2" "$WORK/$1" && verify "$WORK/$1" "$DIGEST" && install "$WORK/$1" "/usr/local/bin/$1"
 }
 
+# The files of a commit on GitHub, whose name is the hash of all that is in it.
+commit() { # TOOL REPOSITORY
+    fetch "https://github.com/$2.git/info/refs?service=git-upload-pack" "$WORK/reached" || return
+    REASON="git cannot fetch $VERSION from github.com"
+    git init --quiet "$WORK/$1"
+    timeout 60 git -C "$WORK/$1" fetch --quiet --depth 1 "https://github.com/$2.git" "$DIGEST" &&
+        git -C "$WORK/$1" checkout --quiet "$DIGEST" && rm -rf "$WORK/$1/.git"
+}
+
 # Packages of npm with all that they need, at the versions and digests of the vertical's package-lock.json.
 npm_packages() { # VERTICAL [OPTION]
     VERSION='' REASON='there is no npm'

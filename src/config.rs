@@ -208,6 +208,11 @@ impl Problem {
         Problem { line: None, message: message.into(), hint: None }
     }
 
+    /// With what to do about it.
+    pub fn hint(self, hint: String) -> Problem {
+        Problem { hint: Some(hint), ..self }
+    }
+
     /// What the parser says of `text`.
     pub fn syntax(text: &str, error: &toml::de::Error) -> Problem {
         Problem {

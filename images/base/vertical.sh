@@ -63,15 +63,8 @@ get_kaniko() {
     image_files kaniko osscontainertools/kaniko kaniko/executor && install -D "$WORK/kaniko/kaniko/executor" /kaniko/executor
 }
 
-# By its commit, which is the hash of all that is in it.
 get_nvm() {
-    REASON='cannot reach github.com'
-    case $UNREACHABLE in *' github.com '*) return 1 ;; esac
-    REASON="git cannot fetch $VERSION from github.com"
-    git init --quiet "$WORK/nvm"
-    timeout 60 git -C "$WORK/nvm" fetch --quiet --depth 1 https://github.com/nvm-sh/nvm.git "$DIGEST" &&
-        git -C "$WORK/nvm" checkout --quiet "$DIGEST" && rm -rf "$WORK/nvm/.git" "$WORK/nvm/test" &&
-        chown -R tazpod: "$WORK/nvm" && cp -a "$WORK/nvm" "$USER_HOME/.nvm"
+    commit nvm nvm-sh/nvm && rm -rf "$WORK/nvm/test" && chown -R tazpod: "$WORK/nvm" && cp -a "$WORK/nvm" "$USER_HOME/.nvm"
 }
 
 get_node() {

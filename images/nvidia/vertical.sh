@@ -22,7 +22,11 @@ repository() {
         verify "$WORK/keyring.deb" "$DIGEST" && dpkg -i "$WORK/keyring.deb"
 }
 
-get_cuda() { packages "cuda-libraries-13-0=${VERSION#v}" "cuda-minimal-build-13-0=${VERSION#v}"; }
+# Login shells make PATH anew.
+get_cuda() {
+    packages "cuda-libraries-13-0=${VERSION#v}" "cuda-minimal-build-13-0=${VERSION#v}" &&
+        echo 'PATH=/usr/local/cuda-13.0/bin:$PATH' >/etc/profile.d/cuda.sh
+}
 
 get_cudnn() { packages "libcudnn9-cuda-13=${VERSION#v}"; }
 

@@ -70,7 +70,7 @@ fn touched(
 ) -> Result<Vec<Vertical>> {
     let mut found = Vec::new();
     for vertical in now.verticals().iter().filter(|vertical| vertical.origin == Origin::Built) {
-        for below in now.chain(vertical)? {
+        for below in now.chain(vertical) {
             if !before.verticals().contains(below) || sources_changed(below)? {
                 found.push(vertical.clone());
                 break;

@@ -159,7 +159,7 @@ pub async fn plan<'a>(
 ) -> Result<Vec<Step<'a>>> {
     let mut existing = HashMap::new();
     for vertical in verticals {
-        for below in catalog.chain(vertical)? {
+        for below in catalog.chain(vertical) {
             if let Entry::Vacant(unknown) = existing.entry(below.reference()) {
                 let found = engine.image(unknown.key()).await?;
                 unknown.insert(found.map(|image| Existing { id: image.id, labels: image.labels }));

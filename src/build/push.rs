@@ -30,7 +30,7 @@ pub struct Pushed {
 }
 
 /// Pushes the images of verticals as their catalog names them, and as `latest`, or `stable` where it calls them that; ours with their version, too. All other tags come before the first
-/// image gets its catalog's, the one that others pull: so what breaks off leaves that where it was.
+/// image gets its catalog's, the one that others pull: so what breaks off leaves that where it was. Or all of them under `tag` alone.
 ///
 /// # Errors
 /// [`Kind::Image`] where one is not there, lacks tools without `allow_missing`, or does not arrive, with the engine's reason;
@@ -39,6 +39,7 @@ pub async fn push(
     context: &Context,
     engine: &Engine,
     verticals: &[&Vertical],
+    tag: Option<&str>,
     allow_missing: bool,
 ) -> Result<Vec<Pushed>> {
     let mut images = Vec::new();
@@ -49,7 +50,7 @@ pub async fn push(
     let mut pushed: Vec<Pushed> = Vec::new();
     for last in [false, true] {
         for (vertical, image) in verticals.iter().zip(&images) {
-            for tag in tags(vertical).iter().filter(|tag| (**tag == vertical.tag) == last) {
+            for tag in tags(vertical, tag).iter().filter(|tag| (**tag == vertical.tag) == last) {
                 let reference = Reference::parse(&format!("{}:{tag}", vertical.repository))?;
                 let who = credentials(context, &reference, traits.podman).await;
                 let limit = if traits.podman { STORING_TIMEOUT } else { SILENCE_TIMEOUT };
@@ -83,7 +84,10 @@ pub async fn push(
 }
 
 /// The one that others pull comes last.
-fn tags(vertical: &Vertical) -> Vec<String> {
+fn tags(vertical: &Vertical, alone: Option<&str>) -> Vec<String> {
+    if let Some(tag) = alone {
+        return vec![tag.to_owned()];
+    }
     let version = vertical.directory.is_none().then_some(env!("CARGO_PKG_VERSION"));
     let other = if vertical.tag == LATEST { STABLE } else { LATEST };
     version.into_iter().chain([other, &vertical.tag]).map(str::to_owned).collect()
@@ -171,11 +175,12 @@ mod tests {
     fn the_tag_that_others_pull_comes_last() {
         let catalog = Catalog::builtin().unwrap();
         let ours = catalog.find("base").unwrap();
-        assert_eq!(tags(ours), [env!("CARGO_PKG_VERSION"), "latest", "stable"]);
+        assert_eq!(tags(ours, None), [env!("CARGO_PKG_VERSION"), "latest", "stable"]);
         let mut own = ours.clone();
         own.directory = Some("/w/.tazpod/own".into());
-        assert_eq!(tags(&own), ["latest", "stable"]);
+        assert_eq!(tags(&own, None), ["latest", "stable"]);
         own.tag = "latest".into();
-        assert_eq!(tags(&own), ["stable", "latest"]);
+        assert_eq!(tags(&own, None), ["stable", "latest"]);
+        assert_eq!(tags(&own, Some("next")), ["next"]);
     }
 }

@@ -1,18 +1,18 @@
 //! What registries have.
 
 use super::pull::{Failure, credentials, hints};
-use crate::adapters::engine::{Engine, EngineInfo};
+use crate::adapters::engine::{Engine, EngineInfo, InRegistry};
 use crate::catalog::{Reference, Vertical};
 use crate::context::Context;
 
-/// Whether a registry has the images of verticals, by their names; all of them are in the same one. `None` where it does not say: the first
+/// What a registry has of the images of verticals, by their names; all of them are in the same one. `None` where it does not say: the first
 /// reason is a warning, and one that does not answer is not asked again.
 pub async fn in_registry(
     context: &Context,
     engine: &Engine,
     info: &EngineInfo,
     verticals: &[&Vertical],
-) -> Vec<Option<bool>> {
+) -> Vec<Option<InRegistry>> {
     let podman = info.traits.podman;
     let (mut found, mut warned, mut silent) = (Vec::new(), false, false);
     for vertical in verticals {
@@ -25,8 +25,8 @@ pub async fn in_registry(
             continue;
         }
         let who = credentials(context, &reference, podman).await;
-        found.push(match engine.is_in_registry(&reference, who.as_ref(), podman).await {
-            Ok(is) => Some(is),
+        found.push(match engine.in_registry(&reference, who.as_ref(), podman).await {
+            Ok(there) => Some(there),
             Err((error, reason)) => {
                 let failure = Failure::of(&reason);
                 // What one image is refused, another may be given.
@@ -36,7 +36,7 @@ pub async fn in_registry(
                     let hints = hints(failure, &reference, podman, info.traits.rootless, who.is_some());
                     hints.into_iter().for_each(|hint| context.ui.hint(hint));
                 }
-                (failure == Failure::NotFound).then_some(false)
+                (failure == Failure::NotFound).then_some(InRegistry::Nothing)
             }
         });
     }

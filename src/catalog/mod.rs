@@ -224,14 +224,15 @@ impl Catalog {
         let file: File = toml::from_str(text).map_err(|error| Problem::syntax(text, &error))?;
         let registry = file.registry.as_deref().unwrap_or(NO_REGISTRY);
         let tag = file.tag.as_deref().unwrap_or("latest");
-        for entry in file.vertical {
+        let mut entries = file.vertical;
+        while let Some(entry) = self.next(&mut entries)? {
             let name = checked(entry.name)?;
             if name == ALL {
                 return Err(Problem::new(format!(
                     "`{ALL}` stands for all verticals, and can be none's name"
                 )));
             }
-            // As their parent has it, where they do not say.
+            // As its parent has it, where it does not say.
             let parent = entry.parent.as_deref().and_then(|parent| self.get(parent));
             let user = entry.user.or_else(|| parent.map(|parent| parent.user.clone()));
             let home = entry.home.or_else(|| parent.map(|parent| parent.home.clone()));
@@ -294,6 +295,27 @@ impl Catalog {
         Ok(self)
     }
 
+    /// The first of these entries whose parent is here.
+    fn next(&self, entries: &mut Vec<Entry>) -> Result<Option<Entry>, Problem> {
+        let is_ready =
+            |entry: &Entry| entry.parent.as_deref().is_none_or(|parent| self.get(parent).is_some());
+        if let Some(at) = entries.iter().position(is_ready) {
+            return Ok(Some(entries.remove(at)));
+        }
+        let Some(mut entry) = entries.first() else { return Ok(None) };
+        let mut below = HashSet::new();
+        while below.insert(&entry.name) {
+            let parent = entry.parent.as_deref().unwrap_or_default();
+            entry = entries.iter().find(|other| other.name == parent).ok_or_else(|| {
+                let names = self.verticals.iter().map(|vertical| &vertical.name);
+                let names = names.chain(entries.iter().map(|other| &other.name)).map(String::as_str);
+                Problem::new(format!("the parent `{parent}` of `{}` is not there", entry.name))
+                    .hint(did_you_mean(parent, names))
+            })?;
+        }
+        Err(Problem::new(format!("`{}` stands on itself", entry.name)))
+    }
+
     fn check(&self) -> Result<(), Problem> {
         let mut seen = HashSet::new();
         for vertical in &self.verticals {
@@ -310,7 +332,7 @@ impl Catalog {
                 return Err(Problem::new(format!("`{name}`: the home `{home}` is no absolute path")));
             }
         }
-        self.verticals.iter().try_for_each(|vertical| self.links(vertical).map(drop))
+        Ok(())
     }
 
     /// All verticals.
@@ -324,12 +346,8 @@ impl Catalog {
     /// [`Kind::Usage`] where there is none, with the name that may have been meant.
     pub fn find(&self, name: &str) -> Result<&Vertical> {
         self.get(name).ok_or_else(|| {
-            let names = || self.verticals.iter().map(|vertical| vertical.name.as_str());
-            let hint = nearest(name, names()).map_or_else(
-                || format!("there are {}", names().collect::<Vec<_>>().join(", ")),
-                |name| format!("did you mean `{name}`?"),
-            );
-            Error::new(Kind::Usage, format!("no vertical is called `{name}`")).hint(hint)
+            let names = self.verticals.iter().map(|vertical| vertical.name.as_str());
+            Error::new(Kind::Usage, format!("no vertical is called `{name}`")).hint(did_you_mean(name, names))
         })
     }
 
@@ -355,27 +373,11 @@ impl Catalog {
     }
 
     /// The vertical and all that it stands on, the root of the tree first.
-    ///
-    /// # Errors
-    /// [`Kind::Config`] for an unknown parent or a cycle, which [`Catalog::parse`] has ruled out.
-    pub fn chain<'a>(&'a self, vertical: &'a Vertical) -> Result<Vec<&'a Vertical>> {
-        self.links(vertical).map_err(|problem| wrong(problem.message))
-    }
-
-    fn links<'a>(&'a self, vertical: &'a Vertical) -> Result<Vec<&'a Vertical>, Problem> {
-        let mut chain = vec![vertical];
-        let mut below = vertical;
-        while let Some(parent) = &below.parent {
-            below = self.get(parent).ok_or_else(|| {
-                Problem::new(format!("the parent `{parent}` of `{}` is not there", below.name))
-            })?;
-            if chain.contains(&below) {
-                return Err(Problem::new(format!("`{}` stands on itself", below.name)));
-            }
-            chain.push(below);
-        }
+    pub fn chain<'a>(&'a self, vertical: &'a Vertical) -> Vec<&'a Vertical> {
+        let below = |above: &&Vertical| above.parent.as_deref().and_then(|parent| self.get(parent));
+        let mut chain: Vec<_> = std::iter::successors(Some(vertical), below).collect();
         chain.reverse();
-        Ok(chain)
+        chain
     }
 
     /// The verticals that stand directly on this one; on `None`, the roots of the tree.
@@ -388,6 +390,13 @@ impl Catalog {
     fn get(&self, name: &str) -> Option<&Vertical> {
         self.verticals.iter().find(|vertical| vertical.name == name)
     }
+}
+
+fn did_you_mean<'a>(name: &str, names: impl Iterator<Item = &'a str> + Clone) -> String {
+    nearest(name, names.clone()).map_or_else(
+        || format!("there are {}", names.collect::<Vec<_>>().join(", ")),
+        |name| format!("did you mean `{name}`?"),
+    )
 }
 
 fn wrong(what: impl Into<String>) -> Error {
@@ -441,7 +450,7 @@ mod tests {
     #[test]
     fn the_builtin_catalog_is_the_tree_of_the_design() {
         let catalog = Catalog::builtin().unwrap();
-        let chain = |name| names(catalog.chain(catalog.find(name).unwrap()).unwrap());
+        let chain = |name| names(catalog.chain(catalog.find(name).unwrap()));
         assert_eq!(chain("ai"), ["base", "aws", "k8s", "ai"]);
         assert_eq!(chain("jupyter"), ["base", "nvidia", "nvidia-python", "jupyter"]);
         assert_eq!(chain("playwright"), ["base", "nvidia", "playwright"]);
@@ -478,6 +487,8 @@ mod tests {
             (vec![("a", Some("b"))], "the parent `b` of `a` is not there"),
             (vec![("a", Some("b")), ("b", Some("a"))], "`a` stands on itself"),
             (vec![("a", Some("a"))], "`a` stands on itself"),
+            (vec![("c", Some("a")), ("a", Some("b")), ("b", Some("a"))], "`a` stands on itself"),
+            (vec![("a", Some("b")), ("b", Some("c"))], "the parent `c` of `b` is not there"),
             (vec![("A", None)], "`A` is not a name"),
             (vec![("a/b", None)], "`a/b` is not a name"),
             (vec![("-a", None)], "`-a` is not a name"),
@@ -513,10 +524,20 @@ mod tests {
         assert_eq!(nothing.verticals(), Catalog::builtin().unwrap().verticals());
         let catalog = of("[[vertical]]\nname = 'acme'\nparent = 'k8s'\nsummary = 'ours'\n").unwrap();
         let acme = catalog.find("acme").unwrap();
-        assert_eq!(names(catalog.chain(acme).unwrap()), ["base", "aws", "k8s", "acme"]);
+        assert_eq!(names(catalog.chain(acme)), ["base", "aws", "k8s", "acme"]);
         assert_eq!((acme.user.as_str(), acme.home.as_str()), ("tazpod", "/home/tazpod"));
         assert_eq!(acme.directory, Some(workspace.path().join(".tazpod/acme")));
         assert!(acme.is_local() && acme.origin == Origin::Built);
+        let entry = |name: &str, parent: &str| {
+            format!("[[vertical]]\nname = '{name}'\nparent = '{parent}'\nsummary = ''\n")
+        };
+        let any_order = of(&[entry("upper", "lower"), entry("lower", "dev")].concat()).unwrap();
+        assert_eq!(
+            names(any_order.chain(any_order.find("upper").unwrap())),
+            ["base", "dev", "lower", "upper"]
+        );
+        let unknown = of(&entry("x", "k9s")).unwrap_err();
+        assert_eq!(unknown.hints(), ["did you mean `k8s`?"]);
         let text = "[[foreign]]\nname = 'old'\nimage = 'r.example/old/{name}:1'\nsummary = ''\nuser = 'dev'\n\
                     home = '/home/dev'\nnames = ['tools']\n";
         let old = of(text).unwrap().find("old:tools").unwrap().clone();
@@ -540,6 +561,11 @@ mod tests {
         for (text, said) in [
             ("[[vertical]]\nname = 'aws'\nparent = 'base'\nsummary = ''\n", "toml`: `aws` is there twice"),
             ("[[vertical]]\nname = 'x'\nsummary = ''\n", "toml`: `x` says neither its user and home"),
+            (
+                "[[vertical]]\nname = 'x'\nparent = 'k9s'\nsummary = ''\n",
+                "the parent `k9s` of `x` is not there",
+            ),
+            ("[[vertical]]\nname = 'x'\nparent = 'x'\nsummary = ''\n", "toml`: `x` stands on itself"),
             ("[[vertical]]\nname = 'x'\ncolour = 1\n", "toml:3`: unknown field `colour`"),
             ("[[vertical]\n", "catalog.toml:1`: "),
         ] {

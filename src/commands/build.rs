@@ -82,7 +82,7 @@ impl Args {
             false => build::build(context, &engine, &catalog, &wanted, options).await?,
         };
         for vertical in wanted {
-            for member in catalog.chain(vertical)? {
+            for member in catalog.chain(vertical) {
                 if images.iter().any(|image| image.vertical == member.name) {
                     continue;
                 }

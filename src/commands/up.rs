@@ -378,8 +378,13 @@ impl Args {
             None => (plan.engine.image(&self.reference(plan, config)).await?, Vec::new(), None),
         };
         // Without the image it is not known whether it carries the agent: assumed not.
-        let absent =
-            Image { id: String::new(), architecture: String::new(), labels: Default::default(), size: 0 };
+        let absent = Image {
+            id: String::new(),
+            architecture: String::new(),
+            labels: Default::default(),
+            size: 0,
+            digests: Vec::new(),
+        };
         let spec = match spec {
             Some(spec) => spec,
             None => self.spec(context, plan, workspace, config, image.as_ref().unwrap_or(&absent))?,

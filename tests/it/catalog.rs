@@ -1,15 +1,18 @@
 //! A project's own verticals, built on top of ours.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::MetadataExt as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::rig::{Done, Engine, SmallPodman, World, program};
+use crate::errors::host_architecture;
+use crate::rig::{Done, Engine, SmallPodman, TestImage, World, busybox, program};
 use crate::services::Forward;
 
 /// Not on rootless Podman, where fuse-overlayfs takes a minute for each layer over a gigabyte; the builder is the same.
@@ -53,6 +56,64 @@ mod podman {
     fn wrong_verticals() {
         super::wrong_verticals(crate::rig::Engine::Podman);
     }
+    #[test]
+    fn all_verticals() {
+        super::all_verticals(crate::rig::Engine::Podman);
+    }
+}
+
+fn read(desktop: &mut TcpStream, count: usize) -> Vec<u8> {
+    let mut bytes = vec![0; count];
+    desktop.read_exact(&mut bytes).unwrap();
+    bytes
+}
+
+fn number(bytes: &[u8]) -> u16 {
+    u16::from_be_bytes([bytes[0], bytes[1]])
+}
+
+/// RFC 6143 up to the size of the screen, and how its pixels are to be sent.
+fn greet(desktop: &mut TcpStream) -> (u16, u16) {
+    assert_eq!(read(desktop, 12), b"RFB 003.008\n");
+    desktop.write_all(b"RFB 003.008\n").unwrap();
+    let count = read(desktop, 1)[0];
+    // "None", 7.2.1; then that all is well, 7.1.3; then ClientInit, 7.3.1.
+    assert!(read(desktop, count.into()).contains(&1));
+    desktop.write_all(&[1]).unwrap();
+    assert_eq!(read(desktop, 4), [0; 4]);
+    desktop.write_all(&[1]).unwrap();
+    let server = read(desktop, 24);
+    read(desktop, number(&server[22..]).into());
+    // SetPixelFormat, 7.5.1: 32 bits, little-endian, blue first; SetEncodings, 7.5.2: raw.
+    let format = [32, 24, 0, 1, 0, 255, 0, 255, 0, 255, 16, 8, 0, 0, 0, 0];
+    desktop.write_all(&[&[0, 0, 0, 0][..], &format, &[2, 0, 0, 1, 0, 0, 0, 0]].concat()).unwrap();
+    (number(&server), number(&server[2..]))
+}
+
+/// All of what is there to see, by FramebufferUpdateRequest, 7.5.3: pixels as 0xRRGGBB.
+fn screen(desktop: &mut TcpStream, (width, height): (u16, u16)) -> Vec<u32> {
+    let asked = [[0; 2], [0; 2], width.to_be_bytes(), height.to_be_bytes()].concat();
+    desktop.write_all(&[&[3, 0][..], &asked].concat()).unwrap();
+    let mut screen = vec![0; usize::from(width) * usize::from(height)];
+    let mut missing = screen.len();
+    while missing > 0 {
+        let update = read(desktop, 4);
+        assert_eq!(update[0], 0, "no FramebufferUpdate, 7.6.1");
+        for _ in 0..number(&update[2..]) {
+            let area = read(desktop, 12);
+            assert_eq!(area[8..], [0; 4], "not raw, 7.7.1");
+            let [x, y, columns, rows] = [0, 2, 4, 6].map(|at| usize::from(number(&area[at..])));
+            for row in 0..rows {
+                let pixels = read(desktop, columns * 4);
+                let start = (y + row) * usize::from(width) + x;
+                for (at, pixel) in pixels.chunks(4).enumerate() {
+                    screen[start + at] = u32::from_le_bytes([pixel[0], pixel[1], pixel[2], 0]);
+                }
+            }
+            missing = missing.saturating_sub(columns * rows);
+        }
+    }
+    screen
 }
 
 /// Each test has a name of its own, so that tests do not meet.
@@ -151,21 +212,21 @@ fn notebooks_and_a_desktop(world: &World) {
     let address = forward.line();
     let mut desktop = TcpStream::connect(address.strip_prefix("wayvnc: vnc://").unwrap().trim_end()).unwrap();
     desktop.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let read = |desktop: &mut TcpStream, count: usize| {
-        let mut bytes = vec![0; count];
-        desktop.read_exact(&mut bytes).unwrap();
-        bytes
-    };
-    assert_eq!(read(&mut desktop, 12), b"RFB 003.008\n");
-    desktop.write_all(b"RFB 003.008\n").unwrap();
-    let count = read(&mut desktop, 1)[0];
-    // "None", 7.2.1; then that all is well, 7.1.3.
-    assert!(read(&mut desktop, count.into()).contains(&1));
-    desktop.write_all(&[1]).unwrap();
-    assert_eq!(read(&mut desktop, 4), [0; 4]);
-    desktop.write_all(&[1]).unwrap();
-    let server = read(&mut desktop, 4);
-    assert_eq!(server, [1920_u16.to_be_bytes(), 1080_u16.to_be_bytes()].concat());
+    let size = greet(&mut desktop);
+    assert_eq!(size, (1920, 1080));
+    // The background of sway.conf, and what its bar and its terminal have to say.
+    let started = Instant::now();
+    loop {
+        let screen = screen(&mut desktop, size);
+        let background = screen.iter().filter(|pixel| **pixel == 0x1e_1e_2e).count();
+        let colours: HashSet<u32> = screen.iter().copied().collect();
+        if background > 1000 && colours.len() > 8 {
+            break;
+        }
+        let seen =
+            format!("{background} of {} are the background's, {} colours", screen.len(), colours.len());
+        assert!(started.elapsed() < Duration::from_secs(20), "{seen}");
+    }
     let script = "import { chromium } from '/opt/tazpod/playwright/node_modules/@playwright/test/index.mjs';
         const browser = await chromium.launch({ channel: 'chrome', headless: false });
         const page = await browser.newPage();
@@ -286,10 +347,41 @@ fn wrong_verticals(engine: Engine) {
     build().failure(5, "the image of `broken` did not build");
     fs::remove_file(world.workspace.join(".tazpod/broken/Containerfile")).unwrap();
     build().failure(5, "/.tazpod/broken/Containerfile`");
-    world.write(".tazpod/catalog.toml", "[[vertical]]\nname = 'broken'\nparent = 'broken'\nsummary = ''\n");
-    build().failure(3, "catalog.toml`: ");
+    for (parent, says) in [
+        ("broken", "`broken` stands on itself"),
+        ("other", "`broken` stands on itself"),
+        ("k9s", "the parent `k9s` of `broken` is not there"),
+    ] {
+        let entry =
+            |name, parent| format!("[[vertical]]\nname = '{name}'\nparent = '{parent}'\nsummary = ''\n");
+        world.write(".tazpod/catalog.toml", &[entry("broken", parent), entry("other", "broken")].concat());
+        let done = build().failure(3, &format!("catalog.toml`: {says}"));
+        assert_eq!(done.stderr.contains("hint: did you mean `k8s`?"), parent == "k9s", "{}", done.stderr);
+    }
     let all = engine.images();
     assert!(!all.contains("tazpod-build:broken") && !all.contains("tazpod-broken:one"), "{all}");
+}
+
+/// Of an image that others have built, its own user is the pod's.
+#[test]
+fn an_image_of_others() {
+    let (engine, name) = (Engine::Docker, "localhost/tazpod-others-one:1");
+    let world = World::new(engine);
+    let busybox = busybox();
+    let passwd = b"root:x:0:0::/:/bin/sh\njovian:x:1000:1000::/home/jovian:/bin/sh\n";
+    let files = [("bin/sh", &busybox[..]), ("etc/passwd", passwd), ("home/jovian/here", b"")];
+    let image = TestImage::load(engine, host_architecture(), &files);
+    engine.client_stdout(&["tag", &image.name, name]);
+    let entry = "[[foreign]]\nname = 'others'\nimage = 'localhost/tazpod-others-{name}:1'\nsummary = ''\nuser = 'jovian'\n\
+                 home = '/home/jovian'\nnames = ['one']\n";
+    world.write(".tazpod/catalog.toml", entry);
+    world.run(&["up", "others:one", "--detach"]).success();
+    let said = world.sh("echo $USER $HOME; pwd; test -e ~/here; echo $?; echo x >made").success();
+    assert_eq!(said.stdout, "jovian /home/jovian\n/workspace\n0\n");
+    let made = fs::metadata(world.workspace.join("made")).unwrap();
+    assert_eq!((made.uid(), made.gid()), (world.caller.uid, world.caller.gid));
+    world.run(&["down"]).success();
+    engine.client_stdout(&["rmi", name]);
 }
 
 /// Two that are built at once, one that waits for its parent, and one that fails beside them.

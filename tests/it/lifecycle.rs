@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 
 use crate::errors::host_architecture;
 use crate::on_every_engine;
-use crate::rig::{Engine, TestImage, World};
+use crate::rig::{Engine, TestImage, World, busybox};
 use crate::terminal::Terminal;
 
 on_every_engine!(
@@ -233,7 +233,7 @@ fn a_foreign_image(engine: Engine) {
 
 /// Nothing of glibc, of Debian or of a distribution at all: the binary brings what it needs, as it must on Alpine.
 fn an_image_of_busybox_alone(engine: Engine) {
-    let busybox = std::fs::read("/usr/bin/busybox").or_else(|_| std::fs::read("/bin/busybox")).unwrap();
+    let busybox = busybox();
     let files = [("bin/sh", &busybox[..]), ("etc/passwd", b"root:x:0:0::/:/bin/sh\n")];
     let image = TestImage::load(engine, host_architecture(), &files);
     let world = World::new(engine);

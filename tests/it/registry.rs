@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::errors::host_architecture;
 use crate::on_every_engine;
-use crate::rig::{Done, Engine, SmallPodman, TestImage, World, program, wait_for};
+use crate::rig::{Done, Engine, SmallPodman, TestImage, World, busybox, program, wait_for};
 use crate::terminal::Terminal;
 
 on_every_engine!(
@@ -127,7 +127,7 @@ impl Registry {
     fn push(&self, name: &str, size: usize) -> String {
         let mut bytes = vec![0; size];
         fs::File::open("/dev/urandom").unwrap().read_exact(&mut bytes).unwrap();
-        let busybox = fs::read("/usr/bin/busybox").or_else(|_| fs::read("/bin/busybox")).unwrap();
+        let busybox = busybox();
         let files =
             [("bin/sh", &busybox[..]), ("etc/passwd", b"root:x:0:0::/:/bin/sh\n"), ("random", &bytes)];
         let image = TestImage::load(Engine::Docker, host_architecture(), &files);
@@ -365,13 +365,14 @@ fn credentials_of_helpers_and_of_podman(engine: Engine) {
 
 fn push_and_the_lock_file(engine: Engine) {
     let mut registry = Registry::start();
-    let busybox = fs::read("/usr/bin/busybox").or_else(|_| fs::read("/bin/busybox")).unwrap();
+    let busybox = busybox();
     let files = |what: &'static [u8]| {
         let files = [("bin/sh", &busybox[..]), ("etc/passwd", b"root:x:0:0::/:/bin/sh\n"), ("what", what)];
         TestImage::load(engine, host_architecture(), &files)
     };
     let (one, two) = (files(b"first"), files(b"second"));
     let world = World::new(engine);
+    world.run(&["push", "all"]).failure(3, "nothing here has a registry of this project's");
     let at = registry.reference("team");
     let mut catalog = format!("registry = '{at}'\ntag = 'stable'\n");
     for name in ["small", "other", "absent"] {
@@ -385,6 +386,7 @@ fn push_and_the_lock_file(engine: Engine) {
     };
     world.run(&["push", "small"]).failure(5, "hint: build it: `tazpod build small`");
     world.run(&["push", "bazzite:base"]).failure(2, "is others' to push");
+    world.run(&["push", "small", "--tag", "a/b"]).failure(2, "a tag has letters");
     world
         .run(&["up", "small", "--locked", "--detach"])
         .failure(3, "hint: `tazpod push small --lock` writes it");
@@ -407,6 +409,11 @@ fn push_and_the_lock_file(engine: Engine) {
     let lock = fs::read_to_string(world.workspace.join(".tazpod/lock.toml")).unwrap();
     assert!(lock.contains(&format!("\"small\" = \"{locked}\"\n")) && lock.contains("\"other\" = "), "{lock}");
     assert!(!has(engine, &reference("small", "latest")));
+    let of_all = world.run(&["push", "all"]);
+    of_all.failure(5, &format!("`{}` is not there", reference("absent", "stable")));
+    let report = world.run(&["push", "small", "--tag", "next", "--json"]).success().json();
+    assert_eq!(report["images"][0]["tags"], serde_json::json!(["next"]));
+    assert_eq!(report["images"][0]["digest"], digest.as_str());
 
     // What is pushed later under the same tag is not what the lock file says.
     give(&two, "small");
@@ -442,12 +449,18 @@ fn push_and_the_lock_file(engine: Engine) {
     assert_eq!(states(), ["remote", "local", "missing"]);
     world.run(&["pull", "small", "other", "small"]).success();
     assert!(has(engine, &reference("small", "stable")));
-    for name in [&reference("small", "stable"), &locked] {
+    // By now the registry has another. Podman does not ask it which.
+    give(&files(b"third"), "small");
+    let newest = world.run(&["push", "small", "--json"]).success().json();
+    let newest = format!("{at}/tazpod-small@{}", newest["images"][0]["digest"].as_str().unwrap());
+    give(&two, "small");
+    assert_eq!(states()[0], if engine == Engine::Docker { "outdated" } else { "local" });
+    for name in [&reference("small", "stable"), &locked, &newest] {
         engine.client(&["rmi", name]);
     }
 
     // One of them cannot be pushed: the other keeps the tag that others pull.
-    give(&files(b"third"), "small");
+    give(&files(b"fourth"), "small");
     engine.client(&["rmi", &reference("other", "stable")]);
     world.run(&["push", "small", "other"]).failure(5, "hint: build it: `tazpod build other`");
     registry.end();
@@ -497,7 +510,7 @@ fn up_from_a_copy() {
 fn a_registry_that_ends_in_mid_push(engine: Engine) {
     let mut registry = Registry::start();
     let _trust = registry.trust();
-    let busybox = fs::read("/usr/bin/busybox").or_else(|_| fs::read("/bin/busybox")).unwrap();
+    let busybox = busybox();
     let world = World::new(engine);
     log_in(&world, &registry);
     let at = registry.reference("team");

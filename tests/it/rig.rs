@@ -404,6 +404,11 @@ pub fn wait_for(what: &str, dump: impl FnOnce(), mut check: impl FnMut() -> bool
     }
 }
 
+/// The program, static.
+pub fn busybox() -> Vec<u8> {
+    fs::read("/usr/bin/busybox").or_else(|_| fs::read("/bin/busybox")).unwrap()
+}
+
 /// An image made of these files, owned by root; it goes at the end.
 pub struct TestImage {
     engine: Engine,

@@ -129,6 +129,17 @@ pub struct Image {
     pub labels: HashMap<String, String>,
     /// Size in bytes.
     pub size: i64,
+    /// `REPOSITORY@sha256:…`, of the manifests that it came or went with.
+    pub digests: Vec<String>,
+}
+
+/// What a registry has under a tag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InRegistry {
+    /// Nothing.
+    Nothing,
+    /// An image; its manifest's digest, where the engine asks for that.
+    Image(Option<String>),
 }
 
 /// What an engine tells of a pull.
@@ -331,6 +342,7 @@ impl Engine {
                 architecture: found.architecture.unwrap_or_default(),
                 labels: found.config.and_then(|config| config.labels).unwrap_or_default(),
                 size: found.size.unwrap_or_default(),
+                digests: found.repo_digests.unwrap_or_default(),
             })),
             Err(source) if is_not_found(&source) => Ok(None),
             // A reference that is none, say.
@@ -402,16 +414,16 @@ impl Engine {
         digest.ok_or_else(|| refused(&doing, "the engine does not say what it pushed"))
     }
 
-    /// Whether the registry of an image has it under its tag, by what the engine hears from there.
+    /// What the registry of an image has under its tag, by what the engine hears from there.
     ///
     /// # Errors
     /// As [`Engine::pull`].
-    pub async fn is_in_registry(
+    pub async fn in_registry(
         &self,
         reference: &Reference,
         who: Option<&Credentials>,
         podman: bool,
-    ) -> std::result::Result<bool, (Error, String)> {
+    ) -> std::result::Result<InRegistry, (Error, String)> {
         let doing = format!("cannot ask for `{reference}`");
         let who = who.map(docker_credentials);
         // Podman asks registries for tags alone, and knows there only this kind of credentials.
@@ -435,9 +447,14 @@ impl Engine {
             let message = answer.get("message").and_then(|message| message.as_str());
             return Err(refused(&doing, message.unwrap_or("the engine does not say why")));
         }
+        if !podman {
+            let digest = answer.pointer("/Descriptor/digest").and_then(|digest| digest.as_str());
+            return Ok(InRegistry::Image(digest.map(str::to_owned)));
+        }
         let tags = answer.as_array().map(Vec::as_slice).unwrap_or_default();
-        Ok(!podman
-            || tags.iter().any(|found| found.get("Tag").and_then(|tag| tag.as_str()) == reference.tag()))
+        let is_there =
+            tags.iter().any(|found| found.get("Tag").and_then(|tag| tag.as_str()) == reference.tag());
+        Ok(if is_there { InRegistry::Image(None) } else { InRegistry::Nothing })
     }
 
     fn transfer_failed(&self, doing: &str, source: ApiError) -> (Error, String) {

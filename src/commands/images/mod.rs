@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use futures_util::future::join_all;
 use serde::Serialize;
 
-use crate::adapters::engine::{Engine, Image};
-use crate::build::{self, Options, Reason};
+use crate::adapters::engine::{Engine, Image, InRegistry};
+use crate::build::{self, Options};
 use crate::catalog::{Catalog, Origin, Vertical};
 use crate::context::Context;
 use crate::error::{Error, Kind, Result};
@@ -24,7 +24,7 @@ pub struct Args {
     /// How to show it.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Ask the registries for what the engine does not have.
+    /// Ask the registries for what the engine does not have, and Docker's for what they have instead.
     #[arg(long)]
     remote: bool,
     /// Report as JSON: `--format json`.
@@ -80,8 +80,8 @@ struct ImageReport {
 #[derive(Clone, Debug)]
 enum State {
     Local(Image),
-    /// A build would make another, for this reason.
-    Outdated(Image, Reason),
+    /// A build or a pull would bring another, for this reason.
+    Outdated(Image, &'static str),
     /// The registry has it.
     Remote,
     Missing,
@@ -175,7 +175,7 @@ async fn find_outdated(catalog: &Catalog, engine: &Engine, known: &mut [State]) 
     };
     let mut whole = Vec::new();
     for vertical in verticals.iter().filter(|vertical| vertical.origin == Origin::Built) {
-        if catalog.chain(vertical)?.iter().all(|member| here(&member.name, known)) {
+        if catalog.chain(vertical).iter().all(|member| here(&member.name, known)) {
             whole.push(vertical);
         }
     }
@@ -186,43 +186,60 @@ async fn find_outdated(catalog: &Catalog, engine: &Engine, known: &mut [State]) 
         if let Some((_, state)) = of
             && let State::Local(image) = state.clone()
         {
-            *state = State::Outdated(image, step.reason);
+            *state = State::Outdated(image, step.reason.describe());
         }
     }
     Ok(())
 }
 
-/// Of those that the engine does not have, those that their registries have.
+/// Of those that the engine does not have, those that their registries have; of those that went there or came from there, those that
+/// they have another of by now. Podman asks them for tags alone.
 async fn find_remote(context: &Context, catalog: &Catalog, known: &mut [State]) -> Result<()> {
     let engine = context.engine()?;
     let info = engine.info().await?;
     let mut registries: BTreeMap<String, Vec<(usize, &Vertical)>> = BTreeMap::new();
     for (at, (vertical, state)) in catalog.verticals().iter().zip(&*known).enumerate() {
-        if matches!(state, State::Missing) && !vertical.is_local() {
+        let is_asked = match state {
+            State::Missing => true,
+            State::Local(image) => !info.traits.podman && digests(vertical, image).next().is_some(),
+            _ => false,
+        };
+        if is_asked && !vertical.is_local() {
             let registry = vertical.repository.split('/').next().unwrap_or_default();
             registries.entry(registry.to_owned()).or_default().push((at, vertical));
         }
     }
     let _step = context.ui.step("asking the registries");
-    let asked = registries.into_values().map(|missing| {
+    let asked = registries.into_values().map(|of_one| {
         let engine = &engine;
         let info = &info;
         async move {
-            let verticals: Vec<&Vertical> = missing.iter().map(|(_, vertical)| *vertical).collect();
+            let verticals: Vec<&Vertical> = of_one.iter().map(|(_, vertical)| *vertical).collect();
             let found = build::in_registry(context, engine, info, &verticals).await;
-            missing.into_iter().map(|(at, _)| at).zip(found).collect::<Vec<_>>()
+            of_one.into_iter().zip(found).collect::<Vec<_>>()
         }
     });
-    for (at, found) in join_all(asked).await.into_iter().flatten() {
-        if let Some(state) = known.get_mut(at) {
-            *state = match found {
-                Some(true) => State::Remote,
-                Some(false) => State::Missing,
-                None => State::Unknown,
-            };
-        }
+    for ((at, vertical), found) in join_all(asked).await.into_iter().flatten() {
+        let Some(state) = known.get_mut(at) else { continue };
+        *state = match (&*state, found) {
+            (State::Local(image), Some(InRegistry::Image(Some(digest))))
+                if digests(vertical, image).all(|here| here != digest) =>
+            {
+                State::Outdated(image.clone(), "the registry has another")
+            }
+            (State::Local(_), _) => continue,
+            (_, Some(InRegistry::Image(_))) => State::Remote,
+            (_, Some(InRegistry::Nothing)) => State::Missing,
+            (_, None) => State::Unknown,
+        };
     }
     Ok(())
+}
+
+/// Those that an image has in its registry.
+fn digests<'a>(vertical: &Vertical, image: &'a Image) -> impl Iterator<Item = &'a str> {
+    let named = image.digests.iter().filter_map(|name| name.split_once('@'));
+    named.filter(|(repository, _)| *repository == vertical.repository).map(|(_, digest)| digest)
 }
 
 async fn state(engine: &Engine, vertical: &Vertical) -> Result<State> {
@@ -232,7 +249,7 @@ async fn state(engine: &Engine, vertical: &Vertical) -> Result<State> {
 fn report(vertical: &Vertical, state: State) -> ImageReport {
     let (name, image, reason) = match state {
         State::Local(image) => ("local", Some(image), None),
-        State::Outdated(image, reason) => ("outdated", Some(image), Some(reason.describe())),
+        State::Outdated(image, reason) => ("outdated", Some(image), Some(reason)),
         State::Remote => ("remote", None, None),
         State::Missing => ("missing", None, None),
         State::Unknown => ("unknown", None, None),
