@@ -3,7 +3,9 @@
 //! One request is a line of JSON, for [`Request::Add`] followed by what is packed; one answer is JSON.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::{self, BufRead as _, BufReader, Read, Write as _};
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -116,10 +118,36 @@ pub enum Request {
     /// Remove these.
     Remove {
         /// From the root.
-        paths: Vec<PathBuf>,
+        paths: Vec<Name>,
         /// Directories, too.
         recursive: bool,
     },
+}
+
+/// A path as JSON can carry it, which has no other bytes than those of UTF-8.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Name {
+    /// As it is.
+    Text(String),
+    /// Byte by byte, where it is no text.
+    Bytes(Vec<u8>),
+}
+
+impl From<PathBuf> for Name {
+    fn from(path: PathBuf) -> Name {
+        let text = path.into_os_string().into_string();
+        text.map_or_else(|bytes| Name::Bytes(bytes.into_vec()), Name::Text)
+    }
+}
+
+impl From<Name> for PathBuf {
+    fn from(name: Name) -> PathBuf {
+        match name {
+            Name::Text(text) => text.into(),
+            Name::Bytes(bytes) => OsString::from_vec(bytes).into(),
+        }
+    }
 }
 
 impl Request {
@@ -563,6 +591,7 @@ impl Vault {
                 Ok(Answer::Added { bytes, entries, saved })
             }
             Request::Remove { paths, recursive } => {
+                let paths: Vec<_> = paths.into_iter().map(PathBuf::from).collect();
                 self.work(move |keeper| keeper.remove(&paths, recursive)).await.map(|()| Answer::Done)
             }
         }
@@ -790,6 +819,25 @@ fn beside() -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_any_bytes_go_through_a_request() {
+        let paths = [b"a/b".to_vec(), "caf\u{e9}".into(), b"caf\xe9".to_vec(), b"\xff\n\"/\x80".to_vec()];
+        let names = paths.iter().map(|path| PathBuf::from(OsString::from_vec(path.clone())).into());
+        let line = serde_json::to_vec(&Request::Remove { paths: names.collect(), recursive: true }).unwrap();
+        let Ok(Request::Remove { paths: names, .. }) = serde_json::from_slice(&line) else {
+            panic!("{line:?}")
+        };
+        let got = names.into_iter().map(|name| PathBuf::from(name).into_os_string().into_vec());
+        assert_eq!(got.collect::<Vec<_>>(), paths);
+        // As agents and clients before did it.
+        let before = r#"{"request":"remove","paths":["a/b"],"recursive":false}"#;
+        let plain = Request::Remove { paths: vec![Name::Text("a/b".into())], recursive: false };
+        assert_eq!(serde_json::to_string(&plain).unwrap(), before);
+        assert!(
+            matches!(serde_json::from_str(before), Ok(Request::Remove { paths, .. }) if paths.len() == 1)
+        );
+    }
 
     #[tokio::test]
     async fn services_begin_when_nobody_locks_any_more() {

@@ -294,6 +294,13 @@ fn request_line(request: &vault::Request) -> Result<Zeroizing<Vec<u8>>> {
     let mut line = Zeroizing::new(Vec::with_capacity(vault::LONGEST_REQUEST));
     serde_json::to_writer(&mut *line, request).context(Kind::Failure, || "cannot write a request")?;
     line.push(b'\n');
+    // More would be cut off by the agent, without a word.
+    if line.len() > vault::LONGEST_REQUEST {
+        let what =
+            format!("the request has {} bytes, and the keeper takes {}", line.len(), vault::LONGEST_REQUEST);
+        return Err(Error::new(Kind::Usage, what)
+            .hint("name fewer files at once, or the directory that they are in (`--recursive`)"));
+    }
     Ok(line)
 }
 
@@ -362,4 +369,21 @@ pub fn lost(source: russh::Error) -> Error {
     Error::new(Kind::Failure, "the connection to the pod is lost")
         .with_source(source)
         .hint("`tazpod status` shows whether it still runs")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_the_keeper_would_not_take_is_not_sent() {
+        let line = |count: usize| {
+            let paths = vec![vault::Name::Bytes(vec![0xff; 200]); count];
+            request_line(&vault::Request::Remove { paths, recursive: false })
+        };
+        assert_eq!(line(80).unwrap().last(), Some(&b'\n'));
+        let error = line(100).unwrap_err();
+        assert_eq!(error.kind(), Kind::Usage);
+        assert!(error.to_string().contains("the keeper takes 65536") && !error.hints().is_empty(), "{error}");
+    }
 }

@@ -736,9 +736,13 @@ impl Keeper {
         for path in paths {
             let plain: PathBuf = path.components().filter(|part| *part != Component::CurDir).collect();
             let gone = |source: io::Error| {
-                Error::new(Kind::Usage, format!("`{}` is not in the vault", path.display()))
+                let error = Error::new(Kind::Usage, format!("`{}` is not in the vault", path.display()))
                     .with_source(source)
-                    .hint("`tazpod vault ls` lists what is")
+                    .hint("`tazpod vault ls` lists what is");
+                match path.to_string_lossy().contains(char::REPLACEMENT_CHARACTER) {
+                    true => error.hint("it shows bytes that are no UTF-8 as `\u{fffd}`: in the pod `ls -b` shows them, and a pattern (`caf?`) names them"),
+                    false => error,
+                }
             };
             let (above, name) = match plain.components().all(|part| matches!(part, Component::Normal(_))) {
                 true => root.parent(&plain).map_err(gone)?,
@@ -1052,6 +1056,8 @@ fn carry_over(from: &Path, to: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt as _;
+
     use rustix::fs::OFlags;
 
     use super::*;
@@ -1281,6 +1287,19 @@ mod tests {
         assert!(matches!(pod.keeper.hand_over(false, io::sink(), TIME).unwrap(), Handed::Not));
         assert!(matches!(pod.keeper.save(false, TIME).unwrap(), Saved::Held { .. }));
         assert!(matches!(pod.keeper.hand_over(true, io::sink(), TIME).unwrap(), Handed::Sent { .. }));
+    }
+
+    #[test]
+    fn names_that_are_no_text_are_removed_by_their_bytes() {
+        let mut pod = Pod::new();
+        pod.begin(&["a"]);
+        let name = PathBuf::from(std::ffi::OsString::from_vec(b"caf\xe9".to_vec()));
+        fs::write(pod.keeper.tree().join(&name), "x").unwrap();
+        let shown = pod.keeper.list().unwrap().pop().unwrap().path;
+        let error = pod.keeper.remove(&[shown.into()], false).unwrap_err();
+        assert!(error.hints().iter().any(|hint| hint.contains("no UTF-8")), "{:?}", error.hints());
+        pod.keeper.remove(std::slice::from_ref(&name), false).unwrap();
+        assert_eq!(pod.keeper.list().unwrap().len(), 1);
     }
 
     #[test]

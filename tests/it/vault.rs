@@ -607,6 +607,9 @@ fn from_inside_the_pod(engine: Engine) {
     inside("echo secret >/tmp/token && tazpod vault add /tmp/token --to d && tazpod vault save").success();
     assert!(inside("tazpod vault status --json").success().json()["open"].is_string());
     assert!(inside("tazpod vault ls").success().stdout.contains("d/token"));
+    // Names are bytes.
+    inside("f=$(printf 'caf\\351') && touch /run/vault/open/$f && tazpod vault rm $f && test ! -e /run/vault/open/$f")
+        .success();
     // The keeper gives nobody in the pod what only the host may ask.
     let asked = inside(
         "printf '{\"request\":\"freeze\"}\\n' | python3 -c 'import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.connect(\"/run/vault/tazpod.sock\")\ns.sendall(sys.stdin.buffer.read())\nprint(s.recv(4096).decode())'",

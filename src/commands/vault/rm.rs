@@ -24,7 +24,8 @@ impl Args {
     /// Removes it.
     pub async fn run(self, context: &Context) -> Result<()> {
         let names: Vec<_> = self.names.iter().map(|name| name.display().to_string()).collect();
-        let request = Request::Remove { paths: self.names, recursive: self.recursive };
+        let paths = self.names.into_iter().map(Into::into).collect();
+        let request = Request::Remove { paths, recursive: self.recursive };
         self.open.find(context).await?.ask(&request, None).await?;
         context.ui.status(format!("removed from the vault: {}", names.join(", ")));
         Ok(())
