@@ -106,8 +106,15 @@ impl<'d> Local<'d> {
             self.disk.list(&self.path.join(OUTBOX)).map_err(|source| self.failed("list", OUTBOX, source))?;
         let mut state = State { seen, outbox: Vec::new(), tip: seen, base: seen };
         for name in names.iter().filter(|name| name.parse::<u64>().is_ok()) {
-            let Some(bytes) = self.read(&format!("{OUTBOX}/{name}"), commit::LARGEST)? else { continue };
-            let commit = Commit::read(bytes)?;
+            let waiting = format!("{OUTBOX}/{name}");
+            let Some(bytes) = self.read(&waiting, commit::LARGEST)? else { continue };
+            let commit = Commit::read(bytes).map_err(|failed| {
+                let path = self.path.join(&waiting);
+                failed.hint(format!(
+                    "`{}` waits to be pushed, and is damaged: move it away, and save anew what a pod has open",
+                    path.display()
+                ))
+            })?;
             if state.seen.is_some_and(|seen| seen.n >= commit.body.n) {
                 // Pushed; the crash came before it was taken out.
                 continue;
@@ -580,7 +587,9 @@ impl Incoming<'_> {
         let (hash, size, _) = std::mem::replace(&mut self.hashing, Hashing::new(io::sink())).finish();
         let named = if let Some(expected) = expected.filter(|expected| **expected != hash) {
             let key = self.object.key(expected);
-            Err(Error::new(Kind::Integrity, format!("what came as `{key}` is something else")))
+            let what = format!("what came as `{key}` is something else");
+            Err(Error::new(Kind::Integrity, what)
+                .hint("it is damaged, or somebody has put another in its place: it was not taken"))
         } else {
             file.sync().map_err(failed).and_then(|()| {
                 let path = self.local.path.join(&self.temporary);

@@ -135,7 +135,7 @@ pub async fn push(local: &Local<'_>, store: &dyn Store) -> Result<Pushed, Stoppe
         local.mark_attempted(commit)?;
         settle(store, commit).await?;
         // Somebody may have pruned what no commit named yet.
-        put_again(local, store, commit).await?;
+        put_again(local, store, commit, false).await?;
         let link = Link::next(seen.as_ref(), commit)?;
         local.advance(&link, commit)?;
         seen = Some(link);
@@ -144,11 +144,22 @@ pub async fn push(local: &Local<'_>, store: &dyn Store) -> Result<Pushed, Stoppe
     Ok(pushed)
 }
 
-/// Puts those objects of a commit again that the store has no more, or not as they were; how many.
-async fn put_again(local: &Local<'_>, store: &dyn Store, commit: &Commit) -> Result<usize, Stopped> {
+/// Puts those objects of a commit again that the store has no more, or not as they were; how many. With `read` generations are read, too.
+async fn put_again(
+    local: &Local<'_>,
+    store: &dyn Store,
+    commit: &Commit,
+    read: bool,
+) -> Result<usize, Stopped> {
     let mut count = 0;
     for (object, hash, size) in objects(commit) {
-        if !is_there(store, object, &hash, size).await? {
+        let there = match object {
+            Object::Generation if read => {
+                is_intact(store, &object.key(&hash), &hash, size.unwrap_or(LARGEST_GENERATION)).await?
+            }
+            _ => is_there(store, object, &hash, size).await?,
+        };
+        if !there {
             if !local.has(object, &hash) {
                 return Err(missing(&object.key(&hash)).into());
             }
@@ -160,11 +171,12 @@ async fn put_again(local: &Local<'_>, store: &dyn Store, commit: &Commit) -> Res
 }
 
 /// Puts those objects of the newest commit that this machine has seen in the store again that are there no more, or not as they were: a
-/// prune that ran beside a push may have taken them, or an accident. How many.
+/// prune that ran beside a push may have taken them, or an accident. How many. Whether a generation is as it was, its size tells; with
+/// `read` its hash, which takes as long as a pull.
 ///
 /// # Errors
 /// As [`pull`], where the store is not what this machine has seen; [`Kind::Integrity`] where they are not here either; the store's own.
-pub async fn heal(local: &Local<'_>, store: &dyn Store) -> Result<usize, Stopped> {
+pub async fn heal(local: &Local<'_>, store: &dyn Store, read: bool) -> Result<usize, Stopped> {
     let Some(seen) = local.load()?.seen else { return Ok(0) };
     check_pin(local, store, &seen).await?;
     // Of an older one it may be gone for good reason.
@@ -172,7 +184,7 @@ pub async fn heal(local: &Local<'_>, store: &dyn Store) -> Result<usize, Stopped
         return Ok(0);
     }
     match local.pinned(&seen)? {
-        Some(newest) => put_again(local, store, &newest).await,
+        Some(newest) => put_again(local, store, &newest, read).await,
         None => Ok(0),
     }
 }
@@ -277,10 +289,11 @@ async fn settle(store: &dyn Store, commit: &Commit) -> Result<(), Stopped> {
         let last = match (there, answer) {
             (Ok(Some(bytes)), _) if bytes == commit.bytes => return Ok(()),
             (Ok(Some(bytes)), _) => {
-                let theirs = Commit::read(bytes)?;
-                if theirs.body.vault != commit.body.vault && commit.body.n > 1 {
-                    let what = format!("the store's commit {} is of another vault", theirs.body.n);
-                    return Err(Error::new(Kind::Integrity, what).into());
+                let n = commit.body.n;
+                let theirs = Commit::read(bytes).map_err(|failed| strange(n, failed))?;
+                if theirs.body.vault != commit.body.vault && n > 1 {
+                    let what = format!("the store's commit {n} is of another vault");
+                    return Err(strange(n, Error::new(Kind::Integrity, what)).into());
                 }
                 make_branch(store, commit).await?;
                 return Err(Stopped::Fork(Box::new(Fork { theirs, mine: commit.clone() })));
@@ -382,17 +395,15 @@ pub async fn pull(
     for found in listed {
         let Some(n) = found.key.strip_prefix("commits/").and_then(number) else { continue };
         let Some(bytes) = read_commit_bytes(store, &found.key).await? else {
-            return Err(Error::new(
-                Kind::Integrity,
-                format!("the store lists commit {n} and does not have it"),
-            )
-            .into());
+            let what = format!("the store lists commit {n} and does not have it");
+            return Err(strange(n, Error::new(Kind::Integrity, what)).into());
         };
-        let commit = numbered(n, bytes)?;
+        let commit = numbered(n, bytes).map_err(|failed| strange(n, failed))?;
         let next = match Link::next(chain.as_ref(), &commit) {
             Ok(next) => next,
             // A synchroniser has mixed two histories: this one goes on from a copy.
             Err(failed) => {
+                let failed = strange(n, failed);
                 return Err(match before {
                     Some(before) => match copies::followed(store, &before, &commit).await? {
                         Some(theirs) => Stopped::Fork(Box::new(Fork { theirs, mine: before })),
@@ -442,7 +453,7 @@ pub async fn pull(
             Some(commit) => commit,
             None => {
                 let bytes = read_commit_bytes(store, &commit_key(head.n)).await?.unwrap_or_default();
-                Commit::read(bytes)?
+                Commit::read(bytes).map_err(|failed| strange(head.n, failed))?
             }
         },
     };
@@ -764,15 +775,25 @@ pub async fn fetch(
     };
     let mut incoming = local.incoming(object)?;
     match store.get(&key, limit, &mut incoming).await? {
-        Some(_) => Ok(incoming.finish(Some(hash)).map(drop)?),
+        Some(_) => Ok(incoming.finish(Some(hash)).map(drop).map_err(|failed| failed.hint(PUT_BACK))?),
         None => Err(missing(&key).into()),
     }
 }
 
+/// Of what a commit names and the store does not have as it was.
+const PUT_BACK: &str = "`tazpod vault push --read-data` on a machine that has it puts it back; else `tazpod vault history` lists earlier states, and `restore` takes one";
+
 fn missing(key: &str) -> Error {
-    Error::new(Kind::Integrity, format!("the store does not have `{key}`, which a commit names")).hint(
-        "`tazpod vault push` on a machine that has it puts it back; else `tazpod vault history` lists earlier states, and `restore` takes one",
-    )
+    Error::new(Kind::Integrity, format!("the store does not have `{key}`, which a commit names"))
+        .hint(PUT_BACK)
+}
+
+/// What the store has as a commit and what cannot be one of this vault's.
+fn strange(n: u64, failed: Error) -> Error {
+    let key = commit_key(n);
+    failed
+        .hint("the store is damaged, another vault's, or was tampered with, as somebody whose key was removed could: nothing of it was taken, and what is here was not touched")
+        .hint(format!("`tazpod vault verify` tells what is wrong there; a backup of it, or the bucket's versions, have what was there before, and a `{key}` that is nobody's of yours is to be removed"))
 }
 
 /// The store still has the newest commit that this machine has seen there.

@@ -267,13 +267,21 @@ fn what_the_store_has_lost_of_the_newest_is_put_again() {
         (Machine::new("one", &store, Power::default()), Machine::new("two", &store, Power::default()));
     let first = one.save("first").unwrap();
     one.push().unwrap();
-    let heal = |machine: &Machine| wait(sync::heal(&machine.local(), &machine.store));
+    let heal = |machine: &Machine| wait(sync::heal(&machine.local(), &machine.store, false));
     assert_eq!(heal(&one).unwrap(), 0);
     let lost = Object::Generation.key(&first.body.generation);
     wait(one.store.delete(&lost)).unwrap();
     two.pull().unwrap_err();
     assert_eq!(heal(&one).unwrap(), 1);
     assert_eq!(two.pull().unwrap(), Some((1, 0)));
+    // Damaged, and of the same size: only who reads it sees that.
+    let good = store.objects()[&lost].clone();
+    let damaged = [&[good[0] ^ 1][..], &good[1..]].concat();
+    store.tamper(&lost, Some(damaged));
+    assert_eq!(heal(&one).unwrap(), 0);
+    let read = || wait(sync::heal(&one.local(), &one.store, true)).unwrap();
+    assert_eq!((read(), read()), (1, 0));
+    assert_eq!(store.objects()[&lost], good);
     // Of what is not the newest any more it is not its business.
     two.save("second").unwrap();
     two.push().unwrap();
@@ -339,6 +347,7 @@ fn what_a_buckets_owner_can_do_is_noticed() {
     let said = |machine: &Machine| {
         let error = crate::error::Error::from(machine.pull().unwrap_err());
         assert_eq!(error.kind(), Kind::Integrity, "{error}");
+        assert!(!error.hints().is_empty(), "{error}");
         error.to_string()
     };
 
@@ -371,6 +380,40 @@ fn what_a_buckets_owner_can_do_is_noticed() {
     other.tamper(&commit_key(2), Some(b"nonsense".to_vec()));
     assert!(said(&newcomer(&other)).contains("is not valid"));
     drop(machine);
+    // What comes after the one that was seen: by a retired or a strange key, of another vault; met by a push, too.
+    let (store, machine) = fresh();
+    let at = machine.local().load().unwrap().seen.unwrap();
+    let write = |vault, by: u8, from: &Link| {
+        let newest = Commit::read(store.objects()[&commit_key(3)].clone()).unwrap().body;
+        let draft = Draft {
+            generation: newest.generation,
+            size: newest.size,
+            keys: newest.keys,
+            recipients: None,
+            kind: Reason::Save,
+            second_parent: None,
+            host: String::new(),
+            time: String::new(),
+        };
+        Commit::write(vault, Some(from), draft, &Signer::from_seed(&[by; 32]), None).unwrap()
+    };
+    let elsewhere = write(VaultId([5; 16]), 1, &at);
+    for (bytes, says) in [
+        (write(VAULT, 9, &at).bytes, "a key that does not sign for this vault"),
+        (elsewhere.bytes.clone(), "is of another vault"),
+        (write(VAULT, 1, &Link { hash: Hash([1; 32]), ..at }).bytes, "does not follow the one before it"),
+    ] {
+        store.tamper(&commit_key(4), Some(bytes));
+        assert!(said(&machine).contains(says));
+        assert_eq!((machine.local().load().unwrap().seen, machine.content().as_str()), (Some(at), "3"));
+    }
+    machine.save("waits").unwrap();
+    for (bytes, says) in [(b"nonsense".to_vec(), "is not valid"), (elsewhere.bytes, "is of another vault")] {
+        store.tamper(&commit_key(4), Some(bytes));
+        let error = crate::error::Error::from(machine.push().unwrap_err());
+        assert!(error.to_string().contains(says) && !error.hints().is_empty(), "{error}");
+        assert_eq!(machine.content(), "waits");
+    }
     // Commits under names of others.
     let (store, _) = fresh();
     store.tamper("commits/+000000001", Some(store.objects()[&commit_key(1)].clone()));
@@ -445,7 +488,7 @@ fn where_the_newest_state_is_lost_an_earlier_one_goes_on() {
     // What this machine has is all that there is.
     two.local().tidy(&[lost]).unwrap();
     assert!(two.local().has(Object::Generation, &Hash::of(b"1")));
-    let heal = |machine: &Machine| wait(sync::heal(&machine.local(), &machine.store));
+    let heal = |machine: &Machine| wait(sync::heal(&machine.local(), &machine.store, false));
     let error = crate::error::Error::from(heal(&two).unwrap_err());
     assert!(error.kind() == Kind::Integrity && error.to_string().contains("does not have"), "{error}");
     two.save("1 again").unwrap();
@@ -460,7 +503,7 @@ fn a_push_of_nothing_is_no_success_in_a_store_that_has_gone_back() {
     let store = SimStore::default();
     let (one, _) = pair(&store);
     let heal = || {
-        wait(sync::heal(&one.local(), &one.store))
+        wait(sync::heal(&one.local(), &one.store, false))
             .map_err(|stopped| crate::error::Error::from(stopped).kind())
     };
     assert_eq!(heal(), Ok(0));
@@ -495,7 +538,7 @@ fn what_the_store_has_is_not_always_what_was_written() {
     assert_eq!(problems(), [""; 0]);
     store.tamper(&generation, Some(b"some".to_vec()));
     store.tamper(&keys, Some(b"wrapped_keyring".to_vec()));
-    assert_eq!(wait(sync::heal(&machine.local(), &machine.store)).unwrap(), 2);
+    assert_eq!(wait(sync::heal(&machine.local(), &machine.store, false)).unwrap(), 2);
     assert_eq!(problems(), [""; 0]);
 }
 
@@ -844,7 +887,7 @@ fn a_commit_that_names_what_is_being_removed_is_told_and_can_be_healed() {
     );
     let verify = || wait(sync::verify(&one.local(), &one.store, true)).unwrap().problems;
     assert_eq!(verify(), [format!("`{late}`, of commit 2, is missing")]);
-    assert_eq!(wait(sync::heal(&two.local(), &two.store)).unwrap(), 1);
+    assert_eq!(wait(sync::heal(&two.local(), &two.store, false)).unwrap(), 1);
     assert_eq!(verify(), [""; 0]);
 }
 

@@ -2,9 +2,12 @@
 
 use serde_json::json;
 use tazpod::adapters::store::{S3Config, StoreConfig};
+use tazpod::vault::commit::{Commit, Draft, Reason};
+use tazpod::vault::id::VaultId;
+use tazpod::vault::key::Keyring;
 
 use crate::fake::{Fake, Reply};
-use crate::machine::Machine;
+use crate::machine::{Machine, keyring};
 use crate::{block_on, open, part, servers, unique};
 
 fn bucket(endpoint: &str) -> StoreConfig {
@@ -418,4 +421,65 @@ fn a_store_that_was_set_back_is_taken_if_that_is_meant() {
     }
     one.run(&["pull", "--accept-rollback"]).failure(13, "has no commit that this machine has seen there");
     assert_eq!(one.content(), b"not pushed");
+}
+
+#[test]
+fn what_is_forged_in_a_store_is_told_and_not_taken() {
+    let place = tempfile::tempdir().unwrap();
+    let (one, two) = (Machine::new("one"), Machine::new("two"));
+    for machine in [&one, &two] {
+        machine.configure(&StoreConfig::Directory(place.path().to_owned()), "");
+    }
+    let (vault, retired) = (VaultId([7; 16]), &keyring().0);
+    let fresh = Keyring::generate(vault).unwrap();
+    one.save(b"first");
+    let second = one.rekey(b"second", &fresh);
+    one.run(&["push"]).success();
+    two.run(&["pull"]).success();
+    let third = one.save_by(b"third", &fresh);
+    one.run(&["push"]).success();
+
+    let at = place.path().join("commits/0000000003");
+    let body = third.body.clone();
+    let draft = Draft {
+        generation: body.generation,
+        size: body.size,
+        keys: body.keys,
+        recipients: None,
+        kind: Reason::Save,
+        second_parent: None,
+        host: body.host,
+        time: body.time,
+    };
+    let retired = retired.current().signer(&vault).unwrap();
+    let by_retired = Commit::write(vault, Some(&second.link()), draft, &retired, None).unwrap().bytes;
+    let forged = String::from_utf8(third.bytes.clone()).unwrap().replace("\"one\"", "\"two\"").into_bytes();
+    for (bytes, says) in [
+        (forged, "is not valid: a signature does not fit"),
+        (by_retired, "is signed by a key that does not sign for this vault"),
+    ] {
+        std::fs::write(&at, bytes).unwrap();
+        let told = two.run(&["pull"]).failure(13, says);
+        assert!(told.stderr.contains("hint: `tazpod vault verify`"), "{}", told.stderr);
+        assert_eq!(two.local().load().unwrap().seen, Some(second.link()));
+        two.run(&["verify"]).failure(13, says);
+    }
+    std::fs::write(&at, &third.bytes).unwrap();
+
+    let at = place.path().join(format!("gen/{}.age", third.body.generation));
+    let good = std::fs::read(&at).unwrap();
+    std::fs::write(&at, [&[good[0] ^ 1][..], &good[1..]].concat()).unwrap();
+    let told = two.run(&["pull"]).failure(13, "is something else");
+    assert!(told.stderr.contains("hint: `tazpod vault push --read-data`"), "{}", told.stderr);
+    let told = one.run(&["verify", "--read-data"]).failure(13, "is damaged");
+    assert!(told.stderr.contains("hint: `tazpod vault push --read-data`"), "{}", told.stderr);
+    // Who does not have it cannot put it back, and a push that does not read does not see it.
+    two.run(&["push", "--read-data"]).failure(13, "the store does not have `gen/");
+    let told = one.run(&["push"]).success();
+    assert!(told.stderr.contains("nothing to push") && !told.stderr.contains("damaged"), "{}", told.stderr);
+    let told = one.run(&["push", "--read-data"]).success();
+    assert!(told.stderr.contains("1 objects were missing or damaged there"), "{}", told.stderr);
+    assert_eq!(std::fs::read(&at).unwrap(), good);
+    two.run(&["pull"]).success();
+    two.run(&["verify", "--read-data"]).success();
 }

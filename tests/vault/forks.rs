@@ -157,6 +157,10 @@ fn an_earlier_state_is_restored_where_the_newest_is_lost() {
     let newest = at_one.join(format!("gen/{}.age", one.head("gen").as_str().unwrap()));
     fs::remove_file(&newest).unwrap();
     let told = one.vault_with(&["push"], "").success();
-    assert!(told.stderr.contains("1 objects were missing there, and are again"), "{}", told.stderr);
+    assert!(
+        told.stderr.contains("1 objects were missing or damaged there, and are whole again"),
+        "{}",
+        told.stderr
+    );
     assert!(newest.exists());
 }

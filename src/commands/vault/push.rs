@@ -7,7 +7,11 @@ use crate::vault::sync;
 ///
 /// Pods that run are asked to save first. What is interrupted goes on with the next push.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Read the newest state back, and put it there again if it is damaged.
+    #[arg(long)]
+    read_data: bool,
+}
 
 impl Args {
     /// Pushes.
@@ -37,16 +41,17 @@ impl Args {
         let head = vault.head()?;
         let step = context.ui.step(format!("pushing to {}", vault.store.describe()));
         let pushed = vault.push(context).await?;
+        let healed = match pushed.numbers.is_empty() || self.read_data {
+            true => sync::heal(&vault.local(), &*vault.store, self.read_data).await?,
+            false => 0,
+        };
         drop(step);
         match pushed.numbers.as_slice() {
-            [] => {
-                let healed = sync::heal(&vault.local(), &*vault.store).await?;
-                context.ui.status(format!("nothing to push: the store has commit {}", head.body.n));
-                if healed > 0 {
-                    context.ui.status(format!("{healed} objects were missing there, and are again"));
-                }
-            }
+            [] => context.ui.status(format!("nothing to push: the store has commit {}", head.body.n)),
             numbers => numbers.iter().for_each(|n| context.ui.status(format!("pushed commit {n}"))),
+        }
+        if healed > 0 {
+            context.ui.status(format!("{healed} objects were missing or damaged there, and are whole again"));
         }
         vault.local().tidy(&[head.body.generation])
     }

@@ -53,7 +53,7 @@ impl Args {
         if bad > 0 {
             let what = format!("{bad} things are wrong with {}", vault.store.describe());
             return Err(Error::new(Kind::Integrity, what)
-                .hint("of the newest state a machine that has it puts back what is missing or cut off with `tazpod vault push`; what is damaged must be removed there first"));
+                .hint("`tazpod vault push --read-data` on a machine that has the newest state puts back what of it is missing or damaged"));
         }
         Ok(())
     }
