@@ -23,7 +23,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets, clear_ambient_capability_set, set_capabilities};
@@ -102,9 +102,10 @@ pub async fn run() -> Result<u8> {
     }
     services.abort_all();
     agent.sessions.hang_up();
-    // Once at once, in case the engine's patience ends first; once more when nobody writes any more.
+    // Once at once, in case the engine's patience ends first; once more when nobody writes any more. What is waited for, is within one grace.
+    let latest = Instant::now() + STOP_GRACE;
     let (_, ()) = tokio::join!(vault.save_at_end(), stop_everything(&reaper));
-    vault.close().await;
+    vault.close(latest).await;
     Ok(0)
 }
 

@@ -56,7 +56,9 @@ const SILENCE: Duration = Duration::from_secs(60);
 const TRANSFER: Duration = Duration::from_secs(5 * 60);
 /// How long the host may take nothing of what it asked to be saved: nothing else is saved meanwhile.
 const TAKING_SILENCE: Duration = Duration::from_secs(10);
-/// How long a pod that ends waits for what the host is about to have.
+/// How much of it the host takes in a second at least, in bytes: what is slower goes to the spool.
+const TAKEN: u64 = 8 << 20;
+/// How long a pod that ends waits for what the host is about to have, if it has that much time.
 const LAST_PATIENCE: Duration = Duration::from_secs(3);
 /// How often that is looked at.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -491,14 +493,13 @@ impl Vault {
         self.work(|keeper| keeper.save_at_end(&now())).await
     }
 
-    /// Before the pod ends: saved, and gone.
-    pub async fn close(&self) {
+    /// Before the pod ends: saved, and gone. What was handed over is waited for, a little and until `latest`.
+    pub async fn close(&self, latest: Instant) {
         if self.is_open() {
-            let lock = |keeper: &mut Keeper| keeper.lock(false, &now());
-            let mut saved = match tokio::time::timeout(LAST_PATIENCE, self.work_alone(lock)).await {
-                Ok(saved) => saved,
-                Err(_) => self.work(lock).await,
-            };
+            let patience = LAST_PATIENCE.min(latest.saturating_duration_since(Instant::now()));
+            // Without the lock: that is not begun twice.
+            let _ = tokio::time::timeout(patience, self.handed_over()).await;
+            let mut saved = self.work(|keeper| keeper.lock(false, &now())).await;
             if let Err(error) = &saved {
                 log(error);
                 // As much as can be: it is held, where it lacks something.
@@ -508,6 +509,13 @@ impl Vault {
                 Ok(saved) => note(&saved),
                 Err(error) => log(&error),
             }
+        }
+    }
+
+    /// The host has what was handed over to it, or has had its time.
+    async fn handed_over(&self) {
+        while self.work(|keeper| Ok(keeper.is_handing_over())).await.unwrap_or_default() {
+            tokio::time::sleep(PAUSE).await;
         }
     }
 
@@ -549,8 +557,10 @@ impl Vault {
             Request::HandOver { force, tip } => {
                 let handing = move |keeper: &mut Keeper| {
                     keeper.taken(tip)?;
-                    let pipe = Giving::open(Path::new(RUN), TAKING_SILENCE, TRANSFER)
-                        .context(Kind::Failure, || "cannot open the pipe that the vault goes through")?;
+                    let pipe = |bytes| {
+                        Giving::open(Path::new(RUN), TAKING_SILENCE, longest_taking(bytes))
+                            .context(Kind::Failure, || "cannot open the pipe that the vault goes through")
+                    };
                     keeper.hand_over(force, pipe, &now())
                 };
                 self.work(handing).await.map(Answer::Handed)
@@ -596,6 +606,12 @@ impl Vault {
             }
         }
     }
+}
+
+/// How long the host may take all of what it asked to be saved. Programs of the pod can open the pipe, too, and end each silence: they
+/// must not keep the keeper long.
+fn longest_taking(bytes: u64) -> Duration {
+    TRANSFER.min(TAKING_SILENCE + Duration::from_secs(bytes / TAKEN))
 }
 
 fn log(error: &Error) {
@@ -819,6 +835,8 @@ fn beside() -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vault::commit::Commit;
+    use crate::vault::keeper::tests::Pod;
 
     #[test]
     fn names_of_any_bytes_go_through_a_request() {
@@ -837,6 +855,78 @@ mod tests {
         assert!(
             matches!(serde_json::from_str(before), Ok(Request::Remove { paths, .. }) if paths.len() == 1)
         );
+    }
+
+    #[test]
+    fn the_keeper_is_not_kept_longer_than_the_vault_is_large() {
+        assert_eq!(longest_taking(5 << 20), TAKING_SILENCE);
+        assert_eq!(longest_taking(500 << 20), Duration::from_secs(72));
+        assert_eq!(longest_taking(u64::MAX), TRANSFER);
+    }
+
+    #[tokio::test]
+    async fn what_is_the_hosts_to_ask_no_program_of_the_pod_may() {
+        let vault = Vault::new("/nowhere".into());
+        let ask = async |line: &str| {
+            let (mut program, keeper) = UnixStream::pair().unwrap();
+            program.write_all(format!("{line}\n").as_bytes()).unwrap();
+            drop(program);
+            answer_program(&vault, &keeper).await.unwrap_err()
+        };
+        let tip = Some(Hash([7; 32]));
+        for request in [
+            Request::Lock { force: false, tip },
+            Request::HandOver { force: false, tip: None },
+            Request::Freeze { tip },
+            Request::Collected { n: 1 },
+        ] {
+            let line = serde_json::to_string(&request).unwrap();
+            assert_eq!(ask(&line).await.to_string(), "this is for the host to ask", "{line}");
+        }
+        assert_eq!(ask(r#"{"request":"lock","force":false,"tip":null}"#).await.kind(), Kind::Locked);
+        assert!(ask("nonsense").await.to_string().contains("not a request"));
+    }
+
+    /// What was handed over to the host, and not yet taken: by whom it was saved before the pod ended, and what waits.
+    async fn closed(
+        tell: impl FnOnce(&mut Keeper, Hash) + Send + 'static,
+        patience: Duration,
+    ) -> (Vec<u64>, Duration) {
+        let mut pod = Pod::new();
+        pod.begin(&["a", "b"]);
+        pod.write("a", "changed");
+        let handed = pod.keeper.hand_over(false, |_| Ok(io::sink()), &now()).unwrap();
+        let Handed::Sent { commit, .. } = handed else { panic!("{handed:?}") };
+        let commit = Commit::read(commit.into_bytes()).unwrap();
+        let spool = pod.spool();
+        let vault = Vault { keeper: Arc::new(Mutex::new(pod.keeper)), ..Vault::new("/nowhere".into()) };
+        vault.work(|_| Ok(())).await.unwrap();
+        let begun = Instant::now();
+        let told = async {
+            tokio::time::sleep(3 * PAUSE).await;
+            let tell = move |keeper: &mut Keeper| {
+                tell(keeper, commit.hash);
+                Ok(())
+            };
+            vault.work(tell).await
+        };
+        let (told, ()) = tokio::join!(told, vault.close(begun + patience));
+        told.unwrap();
+        let waited = begun.elapsed();
+        assert!(!vault.is_open() && spool.held().unwrap().is_empty());
+        (spool.load().unwrap().outbox.iter().map(|outgoing| outgoing.commit.body.n).collect(), waited)
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_ends_waits_for_the_host_and_locks_once() {
+        let (waits, waited) = closed(|keeper, tip| keeper.taken(Some(tip)).unwrap(), LAST_PATIENCE).await;
+        assert!(
+            waits.is_empty() && waited >= 3 * PAUSE && waited < LAST_PATIENCE,
+            "{waits:?} after {waited:?}"
+        );
+        // The host is gone: not for long, and what it may have is saved here.
+        let (waits, waited) = closed(|_, _| {}, 4 * PAUSE).await;
+        assert!(waits == [2] && waited >= 4 * PAUSE && waited < LAST_PATIENCE, "{waits:?} after {waited:?}");
     }
 
     #[tokio::test]

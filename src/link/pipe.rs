@@ -220,6 +220,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_takes_a_little_now_and_then_does_not_prolong_it() {
+        let run = tempfile::tempdir().unwrap();
+        let taking = Taking::make(run.path()).unwrap();
+        let limit = 4 * PATIENCE;
+        let mut giving = Giving::open(run.path(), PATIENCE, limit).unwrap();
+        let begun = Instant::now();
+        let giving = tokio::task::spawn_blocking(move || {
+            loop {
+                if let Err(error) = giving.write_all(&[0; CAPACITY]) {
+                    return (error.kind(), begun.elapsed());
+                }
+            }
+        });
+        let mut little = vec![0; CAPACITY / 16];
+        while !giving.is_finished() {
+            let _ = taking.receiver.try_read(&mut little);
+            tokio::time::sleep(PATIENCE / 5).await;
+        }
+        let (kind, taken) = giving.await.unwrap();
+        assert!(kind == io::ErrorKind::TimedOut && taken >= limit / 2, "{kind} after {taken:?}");
+    }
+
+    #[tokio::test]
     async fn what_somebody_put_there_is_replaced_and_not_followed() {
         let run = tempfile::tempdir().unwrap();
         let other = run.path().join("other");

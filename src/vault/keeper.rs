@@ -505,11 +505,17 @@ impl Keeper {
         self.save_from(&tree, false, Purpose::End, time)
     }
 
-    /// Seals what has changed since the last save, for the host: as a commit that counts once [`Keeper::taken`] says so.
+    /// Seals what has changed since the last save, for the host: as a commit that counts once [`Keeper::taken`] says so. `into` opens
+    /// what it is written to, for a tree of so many bytes.
     ///
     /// # Errors
-    /// [`Kind::Locked`] where nothing is open; where `into` cannot be written.
-    pub fn hand_over(&mut self, force: bool, into: impl Write + Send, time: &str) -> Result<Handed> {
+    /// [`Kind::Locked`] where nothing is open; where that cannot be opened or written.
+    pub fn hand_over<W: Write + Send>(
+        &mut self,
+        force: bool,
+        into: impl FnOnce(u64) -> Result<W>,
+        time: &str,
+    ) -> Result<Handed> {
         let tree = self.tree();
         let local = self.local();
         let open = self.open.as_mut().ok_or_else(locked)?;
@@ -527,7 +533,7 @@ impl Keeper {
         if may_be_held || Limits::default().are_exceeded_by(&found) {
             return Ok(Handed::Not);
         }
-        let mut into = Hashing::new(into);
+        let mut into = Hashing::new(into(found.bytes())?);
         let Packed { torn, unreadable, sums, .. } = archive::seal(&root, &found, &open.recipient, &mut into)?;
         if !torn.is_empty() || !unreadable.is_empty() {
             return Ok(Handed::Not);
@@ -1055,7 +1061,7 @@ fn carry_over(from: &Path, to: &Path) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::os::unix::ffi::OsStringExt as _;
 
     use rustix::fs::OFlags;
@@ -1069,14 +1075,14 @@ mod tests {
     const TIME: &str = "2026-01-01T00:00:00Z";
 
     /// A pod, and the host beside it.
-    struct Pod {
+    pub(crate) struct Pod {
         directory: tempfile::TempDir,
         keyring: Keyring,
-        keeper: Keeper,
+        pub(crate) keeper: Keeper,
     }
 
     impl Pod {
-        fn new() -> Pod {
+        pub(crate) fn new() -> Pod {
             Pod::on(&RealDisk::SHARED)
         }
 
@@ -1094,7 +1100,7 @@ mod tests {
             self.directory.path().join(name)
         }
 
-        fn write(&self, name: &str, text: &str) {
+        pub(crate) fn write(&self, name: &str, text: &str) {
             let path = self.keeper.tree().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
@@ -1104,7 +1110,7 @@ mod tests {
             fs::read_to_string(self.keeper.tree().join(name)).ok()
         }
 
-        fn spool(&self) -> Local<'static> {
+        pub(crate) fn spool(&self) -> Local<'static> {
             self.keeper.local()
         }
 
@@ -1122,7 +1128,7 @@ mod tests {
         }
 
         /// The first generation: a tree of these files.
-        fn begin(&mut self, files: &[&str]) {
+        pub(crate) fn begin(&mut self, files: &[&str]) {
             self.try_begin(files).unwrap();
         }
 
@@ -1198,10 +1204,10 @@ mod tests {
     fn what_is_handed_over_counts_once_the_host_has_it() {
         let mut pod = Pod::new();
         pod.begin(&["a", "b"]);
-        assert!(matches!(pod.keeper.hand_over(false, io::sink(), TIME).unwrap(), Handed::Unchanged));
+        assert!(matches!(pod.keeper.hand_over(false, |_| Ok(io::sink()), TIME).unwrap(), Handed::Unchanged));
         let hand_over = |pod: &mut Pod| {
             let mut sealed = Vec::new();
-            match pod.keeper.hand_over(false, &mut sealed, TIME).unwrap() {
+            match pod.keeper.hand_over(false, |_| Ok(&mut sealed), TIME).unwrap() {
                 Handed::Sent { commit, saved: Saved::Made { files: 2, .. } } => {
                     (Commit::read(commit.into_bytes()).unwrap(), sealed)
                 }
@@ -1271,7 +1277,7 @@ mod tests {
         pod.begin(&["a", "b", "c", "d"]);
         pod.write("a", "changed");
         let mut sent = Vec::new();
-        let handed = pod.keeper.hand_over(false, &mut sent, TIME).unwrap();
+        let handed = pod.keeper.hand_over(false, |_| Ok(&mut sent), TIME).unwrap();
         let Handed::Sent { commit, .. } = handed else { panic!("{handed:?}") };
         for name in ["a", "b", "c"] {
             pod.keeper.remove(&[name.into()], false).unwrap();
@@ -1284,9 +1290,63 @@ mod tests {
         for name in ["a", "b", "c"] {
             fs::remove_file(pod.keeper.tree().join(name)).unwrap();
         }
-        assert!(matches!(pod.keeper.hand_over(false, io::sink(), TIME).unwrap(), Handed::Not));
+        assert!(matches!(pod.keeper.hand_over(false, |_| Ok(io::sink()), TIME).unwrap(), Handed::Not));
         assert!(matches!(pod.keeper.save(false, TIME).unwrap(), Saved::Held { .. }));
-        assert!(matches!(pod.keeper.hand_over(true, io::sink(), TIME).unwrap(), Handed::Sent { .. }));
+        assert!(matches!(pod.keeper.hand_over(true, |_| Ok(io::sink()), TIME).unwrap(), Handed::Sent { .. }));
+    }
+
+    /// The host has the commit, and is cut off before it has told the keeper, which lives on. `then` is what the pod does meanwhile; what
+    /// waits afterwards, in the order in which the host collects it, and whether the first of it follows what the host has.
+    fn cut_off(then: impl FnOnce(&mut Pod)) -> (Vec<String>, bool) {
+        let mut pod = Pod::new();
+        pod.begin(&["a", "b"]);
+        pod.write("a", "before");
+        pod.keeper.save(false, TIME).unwrap();
+        pod.write("a", "handed over");
+        let mut sealed = Vec::new();
+        let handed = pod.keeper.hand_over(false, |_| Ok(&mut sealed), TIME).unwrap();
+        let Handed::Sent { commit, .. } = handed else { panic!("{handed:?}") };
+        let theirs = Commit::read(commit.into_bytes()).unwrap();
+        then(&mut pod);
+        // It comes again: `Freeze`, with its newest.
+        pod.keeper.taken(Some(theirs.hash)).unwrap();
+        pod.keeper.freeze().unwrap();
+        let waits: Vec<_> = pod.spool().load().unwrap().outbox.into_iter().map(|one| one.commit).collect();
+        assert!(pod.spool().held().unwrap().is_empty());
+        assert!(pod.keeper.vault().is_none() || pod.keeper.save(false, TIME).unwrap() == Saved::Unchanged);
+        let follows = waits.iter().try_fold(theirs.link(), |at, commit| at.follow(commit)).is_ok();
+        (waits.iter().map(|commit| pod.sealed_text(commit)).collect(), follows)
+    }
+
+    #[test]
+    fn a_host_that_is_cut_off_in_a_hand_over_finds_all_that_was_saved() {
+        let later = |pod: &mut Pod| {
+            pod.write("a", "later");
+            let sent = pod.keeper.open.as_mut().unwrap().handed.as_mut().unwrap();
+            sent.at = sent.at.checked_sub(TAKING).unwrap();
+        };
+        assert_eq!(cut_off(|_| {}), (vec![], true));
+        let by_itself = |pod: &mut Pod| drop(pod.keeper.save_by_itself(TIME).unwrap());
+        let saved = cut_off(|pod| {
+            later(pod);
+            by_itself(pod);
+        });
+        assert_eq!(saved, (vec!["later".to_owned()], true));
+        let saved_twice = cut_off(|pod| {
+            later(pod);
+            by_itself(pod);
+            pod.write("a", "latest");
+            by_itself(pod);
+        });
+        assert_eq!(saved_twice, (vec!["latest".to_owned()], true));
+        // Who locks forgets what was sent: the host holds that, since it has another of that number.
+        let locked = cut_off(|pod| {
+            later(pod);
+            by_itself(pod);
+            pod.write("a", "at the end");
+            pod.keeper.lock(false, TIME).unwrap();
+        });
+        assert_eq!(locked, (vec!["at the end".to_owned()], false));
     }
 
     #[test]
