@@ -99,10 +99,12 @@ enum Doing<'a> {
     Save(&'a str),
     /// A save that the host asks for, and gets past the spool; one that is made before the keeper knows that it has it.
     HandOver(&'a str, Option<&'a str>),
+    /// The host has the first, and is cut off before the keeper knows it; the pod saves the others by itself, and is locked.
+    CutOff(&'a str, &'a [&'a str]),
     /// A save that looks wrong.
     Hold(&'a str),
 }
-use Doing::{HandOver, Hold, Save};
+use Doing::{CutOff, HandOver, Hold, Save};
 
 #[derive(Default)]
 struct Log {
@@ -288,26 +290,34 @@ impl Day {
 
     /// The pod's keeper seals, and the host keeps; then the keeper is told.
     fn hand_over(&self, site: &Site, keyring: &Keyring, content: &str, since: Option<&str>) -> Result<()> {
-        let (spool, local) = (site.spool(), site.local());
-        let sealed = seal(&local, keyring.seeds[0], content)?;
-        let state = spool.load()?;
-        let draft = |sealed| Self::draft(site, Reason::Save, sealed, keyring.hash);
-        let commit = Commit::write(VAULT, state.base.as_ref(), draft(sealed), &keyring.signer(), None)?;
-        local.append(&local.load()?, &commit)?;
-        self.acknowledge(&commit);
-        let replaced = state.outbox.last().filter(|last| !last.attempted).map(|last| last.commit.hash);
-        self.forget(replaced);
+        let spool = site.spool();
+        let (commit, replaced) = self.hand_to_host(site, keyring, content)?;
         if let Some(content) = since {
             self.save_in_pod(site, keyring, content)?;
         }
         let again = |link: &Link, since: &Commit| {
             let sealed = (since.body.generation, since.body.size);
-            let following = Commit::write(VAULT, Some(link), draft(sealed), &keyring.signer(), None)?;
+            let draft = Self::draft(site, Reason::Save, sealed, keyring.hash);
+            let following = Commit::write(VAULT, Some(link), draft, &keyring.signer(), None)?;
             self.log.borrow_mut().acknowledged.insert(since.hash, Some(following.hash));
             Ok(following)
         };
         spool.land(&commit, replaced, again)?;
         spool.tidy(&[])
+    }
+
+    /// The first half of that; with the commit, and what it takes the place of.
+    fn hand_to_host(&self, site: &Site, keyring: &Keyring, content: &str) -> Result<(Commit, Option<Hash>)> {
+        let (spool, local) = (site.spool(), site.local());
+        let sealed = seal(&local, keyring.seeds[0], content)?;
+        let state = spool.load()?;
+        let draft = Self::draft(site, Reason::Save, sealed, keyring.hash);
+        let commit = Commit::write(VAULT, state.base.as_ref(), draft, &keyring.signer(), None)?;
+        local.append(&local.load()?, &commit)?;
+        self.acknowledge(&commit);
+        let replaced = state.outbox.last().filter(|last| !last.attempted).map(|last| last.commit.hash);
+        self.forget(replaced);
+        Ok((commit, replaced))
     }
 
     fn hold_in_pod(
@@ -339,6 +349,10 @@ impl Day {
             match what {
                 Save(content) => self.save_in_pod(site, &keyring, content)?,
                 HandOver(content, since) => self.hand_over(site, &keyring, content, *since)?,
+                CutOff(content, later) => {
+                    self.hand_to_host(site, &keyring, content)?;
+                    later.iter().try_for_each(|content| self.save_in_pod(site, &keyring, content))?;
+                }
                 Hold(content) => held = Some(self.hold_in_pod(site, &keyring, content, held)?),
             }
         }
@@ -630,6 +644,11 @@ fn long_day(day: &Day) {
     day.step(one, &["a"], "b", || day.session(one, &[Save("a"), Save("b")]));
     day.step(one, &["c"], "d", || day.session(one, &[HandOver("c", None), Save("d")]));
     day.step(one, &[], "d", || day.push(one));
+    // The host is cut off amid a hand-over: what the pod saves then is held, and can be had.
+    let cut_off = [Save("before"), CutOff("sent", &["later", "latest"])];
+    day.step(one, &["before", "later", "latest"], "sent", || day.session(one, &cut_off));
+    day.step(one, &[], "sent", || day.push(one));
+    day.step(one, &[], "latest", || day.restore(one, " latest"));
     // Saves that look wrong.
     let shrunk = [Hold("shrunk"), Hold("shrunk less"), Save("e")];
     day.step(one, &[], "e", || day.session(one, &shrunk));

@@ -611,10 +611,15 @@ fn from_inside_the_pod(engine: Engine) {
     inside("f=$(printf 'caf\\351') && touch /run/vault/open/$f && tazpod vault rm $f && test ! -e /run/vault/open/$f")
         .success();
     // The keeper gives nobody in the pod what only the host may ask.
-    let asked = inside(
-        "printf '{\"request\":\"freeze\"}\\n' | python3 -c 'import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.connect(\"/run/vault/tazpod.sock\")\ns.sendall(sys.stdin.buffer.read())\nprint(s.recv(4096).decode())'",
-    );
-    assert!(asked.success().stdout.contains("this is for the host to ask"));
+    let tip = "7".repeat(64);
+    for request in
+        ["{\"request\":\"freeze\"}", &format!("{{\"request\":\"lock\",\"force\":true,\"tip\":\"{tip}\"}}")]
+    {
+        let asked = inside(&format!(
+            "printf '%s\\n' '{request}' | python3 -c 'import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.connect(\"/run/vault/tazpod.sock\")\ns.sendall(sys.stdin.buffer.read())\nprint(s.recv(4096).decode())'",
+        ));
+        assert!(asked.success().stdout.contains("this is for the host to ask"), "{request}");
+    }
     inside("tazpod vault rm -r d && tazpod vault add /tmp/token && tazpod vault lock").success();
     world.sh("test ! -e /run/vault/open/token").success();
     vault(&world, &["push"]).success();
