@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -836,10 +837,34 @@ fn a_hostile_spool(engine: Engine) {
     assert_eq!(world.sh("cat /run/vault/open/a").success().stdout, "two\n");
 }
 
+/// Nobody asks for it, and the pod ends without a word.
+#[test]
+fn it_saves_by_itself() {
+    let store = place();
+    let world = machine(Engine::Docker, &store.path().join("vault"));
+    init(&world);
+    world.run(&["up", "--detach"]).success();
+    unlock(&world).success();
+    world.sh("echo kept >/run/vault/open/a").success();
+    let written = Instant::now();
+    while world.sh("ls /run/tazpod/vault/outbox").success().stdout.is_empty() {
+        assert!(written.elapsed() < Duration::from_secs(90), "{}", status(&world));
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let pod = world.pod();
+    world.engine.client_stdout(&["kill", &pod]);
+    let pushed = vault(&world, &["push"]).success().stderr;
+    assert!(pushed.contains("pushed commit 2"), "{pushed}");
+    world.run(&["up", "--detach"]).success();
+    unlock(&world).success();
+    assert_eq!(world.sh("cat /run/vault/open/a").success().stdout, "kept\n");
+}
+
 /// Searches everything that outlives the vault's being open.
 fn nothing_of_it_is_in_plaintext(engine: Engine) {
     let store = place();
     let world = machine(engine, &store.path().join("vault"));
+    let begun = tempfile::NamedTempFile::new().unwrap();
     init(&world);
     world.run(&["up", "--detach"]).success();
     unlock(&world).success();
@@ -891,6 +916,11 @@ fn nothing_of_it_is_in_plaintext(engine: Engine) {
             assert!(!text.contains(secret), "{what} has `{secret}`");
         }
     }
+    // The rest of the host's disk, the engines' stores included, as far as it is younger than this test.
+    let mut find = Command::new("find");
+    find.args(["/", "/tmp", "/var/tmp", "-xdev", "-type", "f", "-newer"]).arg(begun.path());
+    let found = find.args(["-exec", "grep", "-lsaF", "-e", MARKER, "{}", "+"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "");
     for directory in [&world.directory, &store.path().to_owned()] {
         for secret in SECRETS.map(str::trim) {
             let found = Command::new("grep").args(["-rlsF", "-e", secret]).arg(directory).output().unwrap();
