@@ -16,6 +16,7 @@ pub mod ui;
 pub mod vault;
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,6 +28,9 @@ use ui::{Ui, Verbosity};
 
 /// Version and hash of the sources: what tells one agent from another.
 pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("TAZPOD_BUILD"));
+
+/// How long threads have after an interruption to remove what they were writing.
+const TIDYING: Duration = Duration::from_millis(200);
 
 /// Runs the command line and returns the exit code of the process.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
@@ -59,12 +63,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         }
     };
     let failure_code = cli.command.failure_code();
+    // A thread that still reads stdin must not keep the process.
+    let mut patience = Duration::ZERO;
     let code = runtime.block_on(dispatch(cli, ui.clone())).unwrap_or_else(|error| {
         ui.error(&error);
+        if error.kind() == Kind::Interrupted {
+            patience = TIDYING;
+        }
         failure_code.unwrap_or_else(|| error.exit_code())
     });
-    // A thread that still reads stdin must not keep the process.
-    runtime.shutdown_background();
+    runtime.shutdown_timeout(patience);
     code
 }
 

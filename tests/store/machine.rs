@@ -3,10 +3,13 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use age::secrecy::SecretString;
+use rustix::process::{Pid, Signal, kill_process};
 use tazpod::adapters::store::{S3Config, StoreConfig};
 use tazpod::vault::commit::{Commit, Draft, Reason};
 use tazpod::vault::disk::RealDisk;
@@ -44,6 +47,14 @@ pub struct Done {
 }
 
 impl Done {
+    fn of(output: Output) -> Done {
+        Done {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
     #[track_caller]
     pub fn success(self) -> Done {
         assert_eq!(self.code, 0, "{}\n{}", self.stdout, self.stderr);
@@ -186,10 +197,39 @@ impl Machine {
 
     /// Runs `tazpod vault …`, with the passphrase at its standard input.
     pub fn run(&self, arguments: &[&str]) -> Done {
-        let at = |name: &str| self.directory.path().join(name);
         let keys = servers::keys();
-        let mut child = Command::new("timeout")
-            .args(["-k", "2", "120"])
+        self.run_with(arguments, &[("AWS_ACCESS_KEY_ID", &keys.id), ("AWS_SECRET_ACCESS_KEY", &keys.secret)])
+    }
+
+    /// The same with these variables, and no keys but theirs.
+    pub fn run_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Done {
+        let mut child = self.command(arguments, variables).spawn().unwrap();
+        // A program that does not read it is a case, not a failure.
+        let _ = child.stdin.take().unwrap().write_all(PASSPHRASE.as_bytes());
+        Done::of(child.wait_with_output().unwrap())
+    }
+
+    /// Runs it until `is_there` is so, interrupts it as Ctrl-C does, and waits for it to end, which may not take long.
+    #[track_caller]
+    pub fn interrupt(&self, arguments: &[&str], is_there: impl Fn() -> bool) -> Done {
+        let keys = servers::keys();
+        let variables = [("AWS_ACCESS_KEY_ID", &*keys.id), ("AWS_SECRET_ACCESS_KEY", &*keys.secret)];
+        let child = self.command(arguments, &variables).spawn().unwrap();
+        let started = Instant::now();
+        while !is_there() {
+            assert!(started.elapsed() < Duration::from_secs(60), "{arguments:?} does not come so far");
+            thread::sleep(Duration::from_millis(10));
+        }
+        // That of `timeout`, which passes it on, and does not wait for long.
+        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+        Done::of(child.wait_with_output().unwrap())
+    }
+
+    fn command(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Command {
+        let at = |name: &str| self.directory.path().join(name);
+        let mut command = Command::new("timeout");
+        command
+            .args(["-k", "5", "120"])
             .arg(Path::new(env!("CARGO_BIN_EXE_tazpod")))
             .arg("vault")
             .args(arguments)
@@ -199,20 +239,10 @@ impl Machine {
             .env("TAZPOD_STATE_DIR", at("state"))
             .env("TAZPOD_CONFIG_DIR", at("config"))
             .env("AWS_EC2_METADATA_DISABLED", "true")
-            .env("AWS_ACCESS_KEY_ID", keys.id)
-            .env("AWS_SECRET_ACCESS_KEY", keys.secret)
+            .envs(variables.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        // A program that does not read it is a case, not a failure.
-        let _ = child.stdin.take().unwrap().write_all(PASSPHRASE.as_bytes());
-        let output = child.wait_with_output().unwrap();
-        Done {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-        }
+            .stderr(Stdio::piped());
+        command
     }
 }

@@ -7,6 +7,7 @@ mod commands;
 mod copies;
 mod fake;
 mod faults;
+mod interrupted;
 mod kill;
 mod machine;
 mod races;

@@ -3,6 +3,7 @@
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -24,6 +25,12 @@ const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
 const LOCK: &str = ".lock";
 
+/// How much is read or written at a time, in bytes.
+const PIECE: usize = 1 << 20;
+
+/// How much may wait to get to the disk, in bytes: no process ends before the kernel is done with a file that it syncs.
+const UNSYNCED: u64 = 8 << 20;
+
 /// How long to wait for another tazpod that creates.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -34,7 +41,11 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 /// Syncthing copies between: both make their file, and the program renames one of them later
 /// (`NAME.sync-conflict-DATE-TIME-ID.EXT`). [`Store::list`] shows such files as they are; they are forks.
 ///
-/// Reading and writing block the thread, for as long as the file system takes.
+/// What may block has a thread of its own, a piece of a file at a time, so that a signal counts at once. What is under way then goes on
+/// until its system call returns: a creation may still come true, as one whose answer was lost. Where such a call ends only with the
+/// server's answer (a dead NFS, mounted without `soft`), the user has the terminal's word that it was interrupted, and the process may stay
+/// until the kernel lets it go.
+#[derive(Clone)]
 pub struct DirectoryStore {
     root: PathBuf,
 }
@@ -117,13 +128,16 @@ impl DirectoryStore {
         }
     }
 
-    fn put_file(&self, key: &str, size: u64, sha256: [u8; 32], body: &mut (dyn Read + Send)) -> Result<()> {
-        let path = self.path(key)?;
-        let failed = |source| self.failed("write", key, source);
-        let mut temporary = self.temporary(&path).map_err(failed)?;
-        let mut hash = Sha256::new();
-        let mut buffer = vec![0; 1 << 20];
-        let mut written = 0;
+    async fn put_file(
+        &self,
+        key: &str,
+        size: u64,
+        sha256: [u8; 32],
+        body: &mut (dyn Read + Send),
+    ) -> Result<()> {
+        let (store, name) = (self.clone(), key.to_owned());
+        let mut writing = aside(move || Writing::begin(store, name)).await?;
+        let mut buffer = vec![0; PIECE];
         loop {
             let count = match body.read(&mut buffer) {
                 Ok(0) => break,
@@ -134,28 +148,55 @@ impl DirectoryStore {
                         .with_source(source));
                 }
             };
-            let chunk = buffer.get(..count).unwrap_or_default();
-            hash.update(chunk);
-            temporary.file.write_all(chunk).map_err(failed)?;
-            written += count as u64;
+            (writing, buffer) = aside(move || {
+                writing.add(buffer.get(..count).unwrap_or_default())?;
+                Ok((writing, buffer))
+            })
+            .await?;
         }
-        if written != size || hash.finalize().as_slice() != sha256 {
-            return Err(super::not_as_announced(key));
-        }
-        temporary.file.sync_all().map_err(failed)?;
-        fs::rename(&temporary.path, &path).map_err(failed)?;
-        temporary.gone = true;
-        self.sync_parents(&path).map_err(failed)
+        aside(move || writing.finish(size, sha256)).await
     }
 
-    async fn create_file(&self, key: &str, bytes: &[u8]) -> Result<Created> {
+    async fn get_file(&self, key: &str, limit: u64, into: &mut (dyn Write + Send)) -> Result<Option<u64>> {
+        let (store, name) = (self.clone(), key.to_owned());
+        let Some((mut file, size)) = aside(move || store.open(&name)).await? else { return Ok(None) };
+        if size > limit {
+            return Err(super::too_large(key, limit));
+        }
+        let mut buffer = vec![0; PIECE];
+        let mut copied = 0;
+        loop {
+            let read;
+            (read, file, buffer) = aside(move || (file.read(&mut buffer), file, buffer)).await;
+            let count = match read {
+                Ok(0) => return Ok(Some(copied)),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(source) => return Err(self.failed("read", key, source)),
+            };
+            copied += count as u64;
+            if copied > limit {
+                return Err(super::too_large(key, limit));
+            }
+            let chunk = buffer.get(..count).unwrap_or_default();
+            into.write_all(chunk).map_err(|source| super::cannot_keep(key, source))?;
+        }
+    }
+
+    async fn create_locked(&self, key: &str, bytes: &[u8]) -> Result<Created> {
         let path = self.path(key)?;
-        self.place()?;
+        let store = self.clone();
+        aside(move || store.place()).await?;
         let lock = self.lock().await?;
+        let (store, key, bytes) = (self.clone(), key.to_owned(), bytes.to_owned());
+        aside(move || store.create_file(&key, &path, &bytes, lock)).await
+    }
+
+    fn create_file(&self, key: &str, path: &Path, bytes: &[u8], lock: Option<File>) -> Result<Created> {
         let failed = |source| self.failed("create", key, source);
-        let mut temporary = self.temporary(&path).map_err(failed)?;
+        let mut temporary = self.temporary(path).map_err(failed)?;
         temporary.file.write_all(bytes).and_then(|()| temporary.file.sync_all()).map_err(failed)?;
-        match appear(&mut temporary, &path, lock.is_some()) {
+        match appear(&mut temporary, path, lock.is_some()) {
             Ok(true) => {}
             Ok(false) => return Ok(Created::Exists),
             Err(source) => {
@@ -165,7 +206,7 @@ impl DirectoryStore {
             }
         }
         drop(temporary);
-        match self.sync_parents(&path) {
+        match self.sync_parents(path) {
             Ok(()) => Ok(Created::Made),
             // It is there now, and may not be after a power cut.
             Err(source) => Ok(Created::Unknown(failed(source))),
@@ -182,17 +223,13 @@ impl DirectoryStore {
 
     /// Waits for the place's lock; `None` where the file system has no locks.
     async fn lock(&self) -> Result<Option<File>> {
-        let failed = |source| self.failed("open", LOCK, source);
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(self.root.join(LOCK))
-            .map_err(failed)?;
+        let store = self.clone();
+        let mut file = aside(move || store.open_lock()).await?;
         let started = Instant::now();
         loop {
-            match file.try_lock() {
+            let locked;
+            (locked, file) = aside(move || (file.try_lock(), file)).await;
+            match locked {
                 Ok(()) => return Ok(Some(file)),
                 Err(fs::TryLockError::WouldBlock) if started.elapsed() < LOCK_TIMEOUT => {
                     tokio::time::sleep(Duration::from_millis(10)).await;
@@ -210,6 +247,16 @@ impl DirectoryStore {
                 Err(fs::TryLockError::Error(_)) => return Ok(None),
             }
         }
+    }
+
+    fn open_lock(&self) -> Result<File> {
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(self.root.join(LOCK))
+            .map_err(|source| self.failed("open", LOCK, source))
     }
 
     fn list_files(&self, prefix: &str, after: &str) -> Result<Vec<Listed>> {
@@ -292,6 +339,91 @@ impl DirectoryStore {
             Step { what: "it can be written", outcome: Outcome::WasSo },
         ])
     }
+
+    fn delete_file(&self, key: &str) -> Result<()> {
+        let path = self.path(key)?;
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() == io::ErrorKind::NotFound => self.place().map(drop),
+            other => other
+                .and_then(|()| path.parent().map_or(Ok(()), sync_directory))
+                .map_err(|source| self.failed("remove", key, source)),
+        }
+    }
+
+    async fn try_out(&self) -> Result<Probe> {
+        let store = self.clone();
+        let name = aside(move || {
+            store.place()?;
+            unguessable().map_err(|source| store.failed("name", "probe", source))
+        })
+        .await?;
+        let under = format!("probe/{name}/");
+        // The hash is compared here, before the file gets its name.
+        let found = probe(self, &under, true, true).await;
+        if found.is_err() {
+            let _ = clean_up(self, &[&format!("{under}once"), &format!("{under}race")]).await;
+        }
+        let directories = [self.root.join(&under), self.root.join("probe")];
+        // Not empty, where nothing may be removed or somebody else is probing.
+        aside(move || directories.map(|directory| fs::remove_dir(directory).is_ok())).await;
+        found
+    }
+}
+
+/// An object that is on its way to its name.
+struct Writing {
+    store: DirectoryStore,
+    key: String,
+    path: PathBuf,
+    temporary: Temporary,
+    hash: Sha256,
+    written: u64,
+    unsynced: u64,
+}
+
+impl Writing {
+    fn begin(store: DirectoryStore, key: String) -> Result<Writing> {
+        let path = store.path(&key)?;
+        let temporary = store.temporary(&path).map_err(|source| store.failed("write", &key, source))?;
+        Ok(Writing { store, key, path, temporary, hash: Sha256::new(), written: 0, unsynced: 0 })
+    }
+
+    fn failed(&self, source: io::Error) -> StoreError {
+        self.store.failed("write", &self.key, source)
+    }
+
+    fn add(&mut self, bytes: &[u8]) -> Result<()> {
+        self.hash.update(bytes);
+        self.temporary.file.write_all(bytes).map_err(|source| self.failed(source))?;
+        self.written += bytes.len() as u64;
+        self.unsynced += bytes.len() as u64;
+        if self.unsynced >= UNSYNCED {
+            self.temporary.file.sync_data().map_err(|source| self.failed(source))?;
+            self.unsynced = 0;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, size: u64, sha256: [u8; 32]) -> Result<()> {
+        if self.written != size || self.hash.finalize_reset().as_slice() != sha256 {
+            return Err(super::not_as_announced(&self.key));
+        }
+        let named =
+            self.temporary.file.sync_all().and_then(|()| fs::rename(&self.temporary.path, &self.path));
+        named.map_err(|source| self.failed(source))?;
+        self.temporary.gone = true;
+        self.store.sync_parents(&self.path).map_err(|source| self.failed(source))
+    }
+}
+
+/// Does what may block in a thread of its own.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await.map_err(tokio::task::JoinError::try_into_panic) {
+        Ok(done) => done,
+        Err(Ok(panicked)) => resume_unwind(panicked),
+        // The runtime has ended, and nobody waits any more.
+        Err(Err(_)) => std::future::pending().await,
+    }
 }
 
 impl Store for DirectoryStore {
@@ -306,11 +438,11 @@ impl Store for DirectoryStore {
         sha256: [u8; 32],
         body: &'a mut (dyn Read + Send),
     ) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move { self.put_file(key, size, sha256, body) })
+        Box::pin(self.put_file(key, size, sha256, body))
     }
 
     fn create<'a>(&'a self, key: &'a str, bytes: &'a [u8]) -> BoxFuture<'a, Result<Created>> {
-        Box::pin(self.create_file(key, bytes))
+        Box::pin(self.create_locked(key, bytes))
     }
 
     fn get<'a>(
@@ -319,72 +451,33 @@ impl Store for DirectoryStore {
         limit: u64,
         into: &'a mut (dyn Write + Send),
     ) -> BoxFuture<'a, Result<Option<u64>>> {
-        Box::pin(async move {
-            let Some((mut file, size)) = self.open(key)? else { return Ok(None) };
-            if size > limit {
-                return Err(super::too_large(key, limit));
-            }
-            let mut buffer = vec![0; 1 << 20];
-            let mut copied = 0;
-            loop {
-                let count = match file.read(&mut buffer) {
-                    Ok(0) => return Ok(Some(copied)),
-                    Ok(count) => count,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                    Err(source) => return Err(self.failed("read", key, source)),
-                };
-                copied += count as u64;
-                if copied > limit {
-                    return Err(super::too_large(key, limit));
-                }
-                let chunk = buffer.get(..count).unwrap_or_default();
-                into.write_all(chunk).map_err(|source| super::cannot_keep(key, source))?;
-            }
-        })
+        Box::pin(self.get_file(key, limit, into))
     }
 
     fn size<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<u64>>> {
-        Box::pin(async move { Ok(self.open(key)?.map(|(_, size)| size)) })
+        let (store, key) = (self.clone(), key.to_owned());
+        Box::pin(aside(move || Ok(store.open(&key)?.map(|(_, size)| size))))
     }
 
     fn list<'a>(&'a self, prefix: &'a str, after: &'a str) -> BoxFuture<'a, Result<Vec<Listed>>> {
-        Box::pin(async move { self.list_files(prefix, after) })
+        let (store, prefix, after) = (self.clone(), prefix.to_owned(), after.to_owned());
+        Box::pin(aside(move || store.list_files(&prefix, &after)))
     }
 
     fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move {
-            let path = self.path(key)?;
-            match fs::remove_file(&path) {
-                Err(source) if source.kind() == io::ErrorKind::NotFound => self.place().map(drop),
-                other => other
-                    .and_then(|()| path.parent().map_or(Ok(()), sync_directory))
-                    .map_err(|source| self.failed("remove", key, source)),
-            }
-        })
+        let (store, key) = (self.clone(), key.to_owned());
+        Box::pin(aside(move || store.delete_file(&key)))
     }
 }
 
 impl Place for DirectoryStore {
     fn probe(&self) -> BoxFuture<'_, Result<Probe>> {
-        Box::pin(async move {
-            self.place()?;
-            let name = unguessable().map_err(|source| self.failed("name", "probe", source))?;
-            let under = format!("probe/{name}/");
-            // The hash is compared here, before the file gets its name.
-            let found = probe(self, &under, true, true).await;
-            if found.is_err() {
-                let _ = clean_up(self, &[&format!("{under}once"), &format!("{under}race")]).await;
-            }
-            for directory in [self.root.join(&under), self.root.join("probe")] {
-                // Not empty, where nothing may be removed or somebody else is probing.
-                let _ = fs::remove_dir(directory);
-            }
-            found
-        })
+        Box::pin(self.try_out())
     }
 
     fn setup(&self) -> BoxFuture<'_, Result<Vec<Step>>> {
-        Box::pin(async move { self.set_up() })
+        let store = self.clone();
+        Box::pin(aside(move || store.set_up()))
     }
 }
 
@@ -507,6 +600,31 @@ mod tests {
         (directory, store)
     }
 
+    fn on_one_thread() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    #[test]
+    fn large_copies_can_be_cut_off() {
+        let (directory, store) = store();
+        let runtime = on_one_thread();
+        // It takes what is too much for any disk and patience.
+        let size = 1 << 42;
+        let body = &mut io::repeat(7);
+        File::create(directory.path().join("sparse")).unwrap().set_len(size).unwrap();
+        let asked = Instant::now();
+        runtime.block_on(async {
+            let patience = Duration::from_millis(20);
+            assert!(tokio::time::timeout(patience, store.put("gen/x", size, [0; 32], body)).await.is_err());
+            let into = &mut io::sink();
+            assert!(tokio::time::timeout(patience, store.get("sparse", size, into)).await.is_err());
+        });
+        assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+        // What was under way has an end, and leaves nothing.
+        runtime.shutdown_timeout(Duration::from_secs(10));
+        assert_eq!(fs::read_dir(directory.path().join("gen")).unwrap().count(), 0);
+    }
+
     #[test]
     fn keys_stay_below() {
         let (_directory, store) = store();
@@ -588,7 +706,7 @@ mod tests {
         assert!(matches!(steps.first().unwrap().outcome, Outcome::Done));
         assert!(matches!(store.set_up().unwrap().first().unwrap().outcome, Outcome::WasSo));
         let hash = Sha256::digest(b"x").into();
-        store.put_file("gen/x", 1, hash, &mut &b"x"[..]).unwrap();
+        on_one_thread().block_on(store.put("gen/x", 1, hash, &mut &b"x"[..])).unwrap();
         let mode = |path: &str| fs::metadata(root.join(path)).unwrap().permissions().mode() & 0o777;
         assert_eq!([mode(""), mode("gen"), mode("gen/x")], [0o700, 0o700, 0o600]);
         fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).unwrap();
