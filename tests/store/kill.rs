@@ -223,8 +223,15 @@ fn a_program_that_is_killed_loses_nothing() {
     recipient.set_work_factor(4);
     let wrapped = keyring.wrap_to(&[&recipient]).unwrap();
     let slow_rounds = rounds.div_ceil(SLOW);
-    let rows = [("push", rounds), ("pull", rounds), ("restore", slow_rounds), ("passphrase", slow_rounds)];
-    let [mut push, mut pull, mut restore, mut change] = rows.map(|(name, planned)| Row::new(name, planned));
+    let rows = [
+        ("push", rounds),
+        ("pull", rounds),
+        ("restore", slow_rounds),
+        ("passphrase", slow_rounds),
+        ("prune", slow_rounds),
+    ];
+    let [mut push, mut pull, mut restore, mut change, mut prune] =
+        rows.map(|(name, planned)| Row::new(name, planned));
     let mut noise = Noise::new(std::process::id().into(), u64::MAX);
     let in_store = |n: u64| block_on(one.bucket().size(&commit_key(n))).unwrap().is_some();
     let with_passphrase = ["--passphrase-fd", "0"];
@@ -284,6 +291,22 @@ fn a_program_that_is_killed_loses_nothing() {
             keyring = one.keyring(&new).expect("the new passphrase opens the newest state");
             passphrase = new;
             assert_eq!(one.secret(&keyring), format!("{} ", seed - 1));
+
+            let words = ["prune", "--keep-last", "3"];
+            if prune.whole.is_zero() {
+                prune.whole = one.succeed(&["prune", "--keep-last", "9"], "");
+            }
+            let (planned, _) = one.run(&[&words[..], &["--dry-run", "--json"]].concat(), "");
+            let planned: serde_json::Value = serde_json::from_slice(&planned.stdout).unwrap();
+            let planned = planned["objects"].as_array().unwrap();
+            assert!(!planned.is_empty(), "round {round}");
+            let is_there = |object: &serde_json::Value| {
+                block_on(one.bucket().size(object["key"].as_str().unwrap())).unwrap().is_some()
+            };
+            let killed = one.kill(&words, "", prune.moment(&mut noise));
+            prune.count(killed, !planned.iter().any(is_there));
+            one.succeed(&words, "");
+            assert!(!planned.iter().any(is_there), "round {round}");
         }
 
         let newest = one.head();
@@ -308,7 +331,7 @@ fn a_program_that_is_killed_loses_nothing() {
     }
     println!("| command | rounds | takes | killed before it counted | after | it had ended |");
     println!("|---|---|---|---|---|---|");
-    for row in [&push, &pull, &restore, &change] {
+    for row in [&push, &pull, &restore, &change, &prune] {
         let Row { name, whole, rounds, before, after, ended, .. } = row;
         println!("| `vault {name}` | {rounds} | {whole:.0?} | {before} | {after} | {ended} |");
     }
