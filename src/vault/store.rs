@@ -140,7 +140,9 @@ impl StoreError {
             Kind::Credentials => {
                 Some("log in again; for AWS `aws sso login`, or set the profile in `config.toml`")
             }
-            Kind::Denied => Some("the credentials must allow to read, write and list there"),
+            Kind::Denied => Some(
+                "the credentials must allow to read, write and list there; for a bucket `tazpod vault setup-storage --policy daily` prints the least",
+            ),
             Kind::NoPlace => Some(
                 "mount it, or make it (`tazpod vault setup-storage`), or correct `[vault] address` in `config.toml`",
             ),
@@ -149,7 +151,7 @@ impl StoreError {
             }
             Kind::Corrupt => Some("`tazpod vault verify` checks all that the store has"),
             Kind::Full => Some("make room there; what was not pushed stays here"),
-            Kind::Clock => Some("set this machine's clock"),
+            Kind::Clock => Some("set this machine's clock: the store refuses what is signed at another time"),
             Kind::Other => None,
         }
     }

@@ -190,9 +190,24 @@ impl Machine {
         fs::write(directory.join("config.toml"), text).unwrap();
     }
 
+    /// Takes another machine's configuration.
+    pub fn configure_as(&self, other: &Machine) {
+        let path = |machine: &Machine| machine.directory.path().join("config/config.toml");
+        fs::create_dir_all(path(self).parent().unwrap()).unwrap();
+        fs::copy(path(other), path(self)).unwrap();
+    }
+
     /// A file of the vault's local copy.
     pub fn file(&self, name: &str) -> Option<String> {
         fs::read_to_string(self.directory.path().join("state/vaults/main").join(name)).ok()
+    }
+
+    /// What AWS's tools have on it: the files `config` and `credentials`.
+    pub fn aws(&self, config: &str, credentials: &str) {
+        let directory = self.directory.path().join(".aws");
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("config"), config).unwrap();
+        fs::write(directory.join("credentials"), credentials).unwrap();
     }
 
     /// Runs `tazpod vault …`, with the passphrase at its standard input.

@@ -11,6 +11,7 @@ mod interrupted;
 mod kill;
 mod machine;
 mod races;
+mod refused;
 mod s3;
 mod servers;
 mod suite;
