@@ -10,7 +10,7 @@ use super::spec::Transport;
 use crate::adapters::engine::{Endpoint, Engine};
 use crate::adapters::files;
 use crate::adapters::state::{LinkRecord, PodDir};
-use crate::adapters::store::{self, Access, Place, Probe, Role, StoreConfig, StoreSettings};
+use crate::adapters::store::{self, Access, Login, Place, Probe, Role, StoreConfig, StoreSettings};
 use crate::agent::vault::{Answer, AutoLock, Request};
 use crate::config::VaultConfig;
 use crate::context::Context;
@@ -149,6 +149,17 @@ impl Vault {
         match &self.config {
             StoreConfig::S3(config) => Some(store::policy(config, role)),
             StoreConfig::Directory(_) => None,
+        }
+    }
+
+    /// What a login to the store takes, besides secrets; a directory takes none.
+    ///
+    /// # Errors
+    /// Where AWS's files cannot be read.
+    pub async fn login(&self) -> Result<Login> {
+        match &self.config {
+            StoreConfig::S3(config) => store::login(config).await,
+            StoreConfig::Directory(_) => Ok(Login::default()),
         }
     }
 

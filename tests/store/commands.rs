@@ -278,6 +278,75 @@ fn a_commit_that_this_machine_has_lost_is_pulled_again() {
 }
 
 #[test]
+fn a_card_has_what_a_login_takes_and_no_secret() {
+    let (machine, config) = ready();
+    let config = StoreConfig::S3(config);
+    let head = machine.save(b"first");
+    let fingerprint = head.fingerprint();
+    machine.aws(
+        "[default]\nregion = us-east-1\n\
+         [profile work]\nsso_session = corp\nsso_account_id = 123456789012\nsso_role_name = vault\n\
+         region = eu-central-1\ncredential_process = print-keys --with s3cret\n\
+         [sso-session corp]\nsso_start_url = https://corp.example/start\nsso_region = eu-west-1\n\
+         sso_registration_scopes = sso:account:access\n",
+        "[work]\naws_access_key_id = AKIAs3cret\naws_secret_access_key = s3cret\naws_session_token = s3cret\n",
+    );
+    let card = |more: &str, variables: &[(&str, &str)]| {
+        machine.configure(&config, more);
+        let done = machine.run_with(&["card"], variables).success();
+        assert_eq!(done.stderr, "");
+        let (begin, end) =
+            ("in ~/.config/tazpod/config.toml:\n\n", &format!("    tazpod vault pull --card {fingerprint}"));
+        let (_, rest) = done.stdout.split_once(begin).unwrap();
+        rest.split_once(end)
+            .unwrap()
+            .0
+            .replace(&config.to_string(), "S3")
+            .replace(servers::seaweedfs(), "SERVER")
+    };
+    let expected = "    [vault]
+    address = \"S3\"
+    endpoint = \"SERVER\"
+    profile = \"work\"
+    path_style = true
+    accept_overwrites = false
+
+in ~/.aws/config:
+
+    [profile work]
+    sso_session = corp
+    sso_account_id = 123456789012
+    sso_role_name = vault
+    region = eu-central-1
+    # and an access key, which is not on this card
+    # and a program that gives credentials, which is not on this card
+    [sso-session corp]
+    sso_start_url = https://corp.example/start
+    sso_region = eu-west-1
+    sso_registration_scopes = sso:account:access
+
+log in to the store (`aws sso login --profile work`), and then:
+
+";
+    let settings = "path_style = true\naccept_overwrites = false\n";
+    assert_eq!(card(&format!("profile = \"work\"\n{settings}"), &[]), expected);
+    // As the environment chooses it, where nobody will on a fresh machine.
+    assert_eq!(card(settings, &[("AWS_PROFILE", "work")]), expected);
+    let without = card("", &[]);
+    assert!(
+        without.contains("    [default]\n    region = us-east-1\n\nlog in to the store, and then:"),
+        "{without}"
+    );
+    assert!(!without.contains("profile") && !without.contains("path_style"), "{without}");
+
+    machine.aws("not what it should be\n", "");
+    let done = machine.run_with(&["card"], &[]).success();
+    assert!(done.stdout.contains("log in to the store, and then:"), "{}", done.stdout);
+    let said = "warning: the card does not have how to log in: cannot read AWS's configuration files: ";
+    assert!(done.stderr.starts_with(said), "{}", done.stderr);
+}
+
+#[test]
 fn a_fork_is_decided_where_the_store_may_only_be_read() {
     let (one, config) = ready();
     one.save(b"base");

@@ -8,7 +8,7 @@ mod s3;
 pub use config::{S3Config, StoreConfig, StoreSettings};
 pub use directory::DirectoryStore;
 pub use probe::Probe;
-pub use s3::{Access, Keys, Limits, Role, S3Store, policy};
+pub use s3::{Access, Keys, Limits, Login, Role, S3Store, login, policy};
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -8,6 +8,7 @@
 #![expect(clippy::disallowed_types, reason = "this is where the S3 client lives")]
 
 mod failure;
+mod login;
 mod policy;
 mod setup;
 mod upload;
@@ -45,6 +46,7 @@ use super::probe::{Probe, clean_up, probe};
 use super::{Place, Step, cannot_keep, not_as_announced, too_large, unguessable};
 use crate::vault::store::{Created, Kind, Listed, Result, Store, StoreError};
 
+pub use self::login::{Login, login};
 pub use self::policy::{Role, policy};
 
 /// Where no configuration names one. Servers other than AWS do not care.
