@@ -502,6 +502,7 @@ fn what_is_forged_in_a_store_is_told_and_not_taken() {
     let (vault, retired) = (VaultId([7; 16]), &keyring().0);
     let fresh = Keyring::generate(vault).unwrap();
     one.save(b"first");
+    one.run(&["push"]).success();
     let second = one.rekey(b"second", &fresh);
     one.run(&["push"]).success();
     two.run(&["pull"]).success();
