@@ -225,6 +225,11 @@ impl Catalog {
         let registry = file.registry.as_deref().unwrap_or(NO_REGISTRY);
         let tag = file.tag.as_deref().unwrap_or("latest");
         let mut entries = file.vertical;
+        for Entry { name, parent, .. } in &entries {
+            if let Some(parent) = parent.as_ref().filter(|parent| parent.contains(':')) {
+                return Err(Problem::new(format!("`{name}` cannot stand on `{parent}`, which others build")));
+            }
+        }
         while let Some(entry) = self.next(&mut entries)? {
             let name = checked(entry.name)?;
             if name == ALL {
@@ -566,6 +571,10 @@ mod tests {
                 "the parent `k9s` of `x` is not there",
             ),
             ("[[vertical]]\nname = 'x'\nparent = 'x'\nsummary = ''\n", "toml`: `x` stands on itself"),
+            (
+                "[[vertical]]\nname = 'x'\nparent = 'bazzite:base'\nsummary = ''\n",
+                "`x` cannot stand on `bazzite:base`, which others build",
+            ),
             ("[[vertical]]\nname = 'x'\ncolour = 1\n", "toml:3`: unknown field `colour`"),
             ("[[vertical]\n", "catalog.toml:1`: "),
         ] {

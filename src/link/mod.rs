@@ -298,8 +298,13 @@ fn request_line(request: &vault::Request) -> Result<Zeroizing<Vec<u8>>> {
     if line.len() > vault::LONGEST_REQUEST {
         let what =
             format!("the request has {} bytes, and the keeper takes {}", line.len(), vault::LONGEST_REQUEST);
-        return Err(Error::new(Kind::Usage, what)
-            .hint("name fewer files at once, or the directory that they are in (`--recursive`)"));
+        let error = Error::new(Kind::Usage, what);
+        return Err(match request {
+            vault::Request::Remove { .. } => {
+                error.hint("name fewer files at once, or the directory that they are in (`--recursive`)")
+            }
+            _ => error,
+        });
     }
     Ok(line)
 }

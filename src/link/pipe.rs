@@ -223,8 +223,8 @@ mod tests {
     async fn who_takes_a_little_now_and_then_does_not_prolong_it() {
         let run = tempfile::tempdir().unwrap();
         let taking = Taking::make(run.path()).unwrap();
-        let limit = 4 * PATIENCE;
-        let mut giving = Giving::open(run.path(), PATIENCE, limit).unwrap();
+        let (patience, limit) = (10 * PATIENCE, 20 * PATIENCE);
+        let mut giving = Giving::open(run.path(), patience, limit).unwrap();
         let begun = Instant::now();
         let giving = tokio::task::spawn_blocking(move || {
             loop {
@@ -235,6 +235,7 @@ mod tests {
         });
         let mut little = vec![0; CAPACITY / 16];
         while !giving.is_finished() {
+            assert!(begun.elapsed() < 10 * limit, "it does not end");
             let _ = taking.receiver.try_read(&mut little);
             tokio::time::sleep(PATIENCE / 5).await;
         }

@@ -775,7 +775,13 @@ pub async fn fetch(
     };
     let mut incoming = local.incoming(object)?;
     match store.get(&key, limit, &mut incoming).await? {
-        Some(_) => Ok(incoming.finish(Some(hash)).map(drop).map_err(|failed| failed.hint(PUT_BACK))?),
+        Some(_) => {
+            let damaged = |failed: Error| match failed.kind() {
+                Kind::Integrity => failed.hint(PUT_BACK),
+                _ => failed,
+            };
+            Ok(incoming.finish(Some(hash)).map(drop).map_err(damaged)?)
+        }
         None => Err(missing(&key).into()),
     }
 }

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::on_every_engine;
 use crate::ownership::Mounted;
-use crate::rig::{Done, Engine, World};
+use crate::rig::{Done, Engine, World, rig};
 use crate::terminal::Terminal;
 
 on_every_engine!(
@@ -865,6 +865,9 @@ fn nothing_of_it_is_in_plaintext(engine: Engine) {
     let store = place();
     let world = machine(engine, &store.path().join("vault"));
     let begun = tempfile::NamedTempFile::new().unwrap();
+    let mut control = tempfile::NamedTempFile::new_in(Path::new(&rig("TAZPOD_RIG_DIR")).join("tmp")).unwrap();
+    let sought = format!("{}-of-{engine:?}-{}", MARKER.to_uppercase(), std::process::id());
+    control.write_all(sought.as_bytes()).unwrap();
     init(&world);
     world.run(&["up", "--detach"]).success();
     unlock(&world).success();
@@ -919,8 +922,11 @@ fn nothing_of_it_is_in_plaintext(engine: Engine) {
     // The rest of the host's disk, the engines' stores included, as far as it is younger than this test.
     let mut find = Command::new("find");
     find.args(["/", "/tmp", "/var/tmp", "-xdev", "-type", "f", "-newer"]).arg(begun.path());
-    let found = find.args(["-exec", "grep", "-lsaF", "-e", MARKER, "{}", "+"]).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&found.stdout), "");
+    let found =
+        find.args(["-exec", "grep", "-lsaF", "-e", MARKER, "-e", &sought, "{}", "+"]).output().unwrap();
+    let found = String::from_utf8_lossy(&found.stdout).into_owned();
+    let control = control.path().to_string_lossy();
+    assert!(!found.is_empty() && found.lines().all(|line| line == control), "{found}");
     for directory in [&world.directory, &store.path().to_owned()] {
         for secret in SECRETS.map(str::trim) {
             let found = Command::new("grep").args(["-rlsF", "-e", secret]).arg(directory).output().unwrap();

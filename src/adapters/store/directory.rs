@@ -166,13 +166,21 @@ impl DirectoryStore {
         let mut buffer = vec![0; PIECE];
         let mut copied = 0;
         loop {
+            let (store, name) = (self.clone(), key.to_owned());
             let read;
-            (read, file, buffer) = aside(move || (file.read(&mut buffer), file, buffer)).await;
-            let count = match read {
-                Ok(0) => return Ok(Some(copied)),
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(source) => return Err(self.failed("read", key, source)),
+            (read, file, buffer) = aside(move || {
+                let read = file.read(&mut buffer);
+                let read = match read {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
+                    other => other.map(Some).map_err(|source| store.failed("read", &name, source)),
+                };
+                (read, file, buffer)
+            })
+            .await;
+            let count = match read? {
+                Some(0) => return Ok(Some(copied)),
+                Some(count) => count,
+                None => continue,
             };
             copied += count as u64;
             if copied > limit {
@@ -612,6 +620,7 @@ mod tests {
         let size = 1 << 42;
         let body = &mut io::repeat(7);
         File::create(directory.path().join("sparse")).unwrap().set_len(size).unwrap();
+        fs::create_dir(directory.path().join("gen")).unwrap();
         let asked = Instant::now();
         runtime.block_on(async {
             let patience = Duration::from_millis(20);

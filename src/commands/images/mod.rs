@@ -236,10 +236,12 @@ async fn find_remote(context: &Context, catalog: &Catalog, known: &mut [State]) 
     Ok(())
 }
 
-/// Those that an image has in its registry.
+/// Those that an image has in its registry. Where its id is its manifest's digest (containerd's store), it has that from the start.
 fn digests<'a>(vertical: &Vertical, image: &'a Image) -> impl Iterator<Item = &'a str> {
     let named = image.digests.iter().filter_map(|name| name.split_once('@'));
-    named.filter(|(repository, _)| *repository == vertical.repository).map(|(_, digest)| digest)
+    named
+        .filter(|(repository, digest)| *repository == vertical.repository && *digest != image.id)
+        .map(|(_, digest)| digest)
 }
 
 async fn state(engine: &Engine, vertical: &Vertical) -> Result<State> {

@@ -41,14 +41,14 @@ impl Args {
         let head = vault.head()?;
         let step = context.ui.step(format!("pushing to {}", vault.store.describe()));
         let pushed = vault.push(context).await?;
+        pushed.numbers.iter().for_each(|n| context.ui.status(format!("pushed commit {n}")));
         let healed = match pushed.numbers.is_empty() || self.read_data {
             true => sync::heal(&vault.local(), &*vault.store, self.read_data).await?,
             false => 0,
         };
         drop(step);
-        match pushed.numbers.as_slice() {
-            [] => context.ui.status(format!("nothing to push: the store has commit {}", head.body.n)),
-            numbers => numbers.iter().for_each(|n| context.ui.status(format!("pushed commit {n}"))),
+        if pushed.numbers.is_empty() {
+            context.ui.status(format!("nothing to push: the store has commit {}", head.body.n));
         }
         if healed > 0 {
             context.ui.status(format!("{healed} objects were missing or damaged there, and are whole again"));
