@@ -36,11 +36,12 @@ impl Recipient {
     /// # Errors
     /// [`Kind::Usage`] where it is none, a private key, or one that age does not take.
     pub fn parse(text: &str) -> Result<Recipient> {
-        let plain = text.replace(char::is_control, " ");
+        // As it is kept: what was taken once is to be read again.
+        let plain = text.replace(char::is_control, " ").split_whitespace().collect::<Vec<_>>().join(" ");
         let mut words = plain.split_whitespace();
         let first = words.next().unwrap_or_default();
         // Never in a message: it may be a secret.
-        let upper = text.to_ascii_uppercase();
+        let upper = plain.to_ascii_uppercase();
         if ["AGE-SECRET-KEY-", "AGE-PLUGIN-", "PRIVATE KEY"].iter().any(|secret| upper.contains(secret)) {
             return Err(Error::new(Kind::Usage, "this is a private key, and no recipient").hint(
                 "a recipient is the public one: `age-keygen -y FILE`, or the file that ends in `.pub`",
@@ -306,6 +307,10 @@ mod tests {
                 error.to_string().contains("private key") && !error.to_string().contains("XYZ"),
                 "{error}"
             );
+        }
+        // What stands between the words is one space when it is kept, and then it must still be taken.
+        for between in [" ", "  ", "\t", "\0", "\u{a0}"] {
+            refused(&format!("{ED25519} my private{between}key"));
         }
         let cut = &AGE[..AGE.len() - 1];
         let longer = format!("{ED25519}AAAA");
