@@ -165,5 +165,7 @@ ensure_bootstrap() {
 
 # The path of what cargo built.
 built() { # PROFILE-DIRECTORY
-    echo "$PWD/${CARGO_TARGET_DIR:-target}/$(rustc -vV | sed -n 's/^host: //p')/$1/tazpod"
+    local target=${CARGO_TARGET_DIR:-target}
+    [[ $target == /* ]] || target=$PWD/$target
+    echo "$target/$(rustc -vV | sed -n 's/^host: //p')/$1/tazpod"
 }

@@ -14,7 +14,7 @@ mod sif;
 mod verify;
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -157,15 +157,12 @@ pub async fn plan<'a>(
     verticals: &[&'a Vertical],
     options: Options<'_>,
 ) -> Result<Vec<Step<'a>>> {
-    let mut existing = HashMap::new();
-    for vertical in verticals {
-        for below in catalog.chain(vertical) {
-            if let Entry::Vacant(unknown) = existing.entry(below.reference()) {
-                let found = engine.image(unknown.key()).await?;
-                unknown.insert(found.map(|image| Existing { id: image.id, labels: image.labels }));
-            }
-        }
-    }
+    let chains = verticals.iter().flat_map(|vertical| catalog.chain(vertical));
+    let references: BTreeSet<String> = chains.map(Vertical::reference).collect();
+    let references = Vec::from_iter(references);
+    let found = engine.images(&references).await?.into_iter();
+    let found = found.map(|image| image.map(|image| Existing { id: image.id, labels: image.labels }));
+    let existing: HashMap<String, Option<Existing>> = references.into_iter().zip(found).collect();
     let wanted = Wanted {
         agent: crate::BUILD,
         sources: Sources::of,

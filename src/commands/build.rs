@@ -87,13 +87,12 @@ impl Args {
                     continue;
                 }
                 let step = steps.iter().find(|step| step.vertical == member);
-                let image = engine.image(&member.reference()).await?;
                 images.push(ImageReport {
                     vertical: member.name.clone(),
                     reference: member.reference(),
                     reason: step.map(|step| step.reason.describe()),
-                    id: image.as_ref().map(|image| image.id.clone()),
-                    size: image.map(|image| image.size),
+                    id: None,
+                    size: None,
                     tools: findings
                         .remove(&member.name)
                         .map(|found| found.into_iter().map(ToolReport::of).collect()),
@@ -101,6 +100,11 @@ impl Args {
             }
         }
         if self.json {
+            let references: Vec<String> = images.iter().map(|image| image.reference.clone()).collect();
+            for (image, found) in images.iter_mut().zip(engine.images(&references).await?) {
+                image.id = found.as_ref().map(|found| found.id.clone());
+                image.size = found.map(|found| found.size);
+            }
             return context.ui.json(&Report { version: 1, dry_run: self.dry_run, images });
         }
         for image in images {

@@ -25,6 +25,7 @@ use bollard::exec::{StartExecOptions, StartExecResults};
 use bollard::models::{ContainerCreateBody, ExecConfig, HealthConfig, HostConfig, HostConfigLogConfig};
 use bollard::query_parameters as query;
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use tokio::io::AsyncWrite;
 use tokio::sync::Mutex;
@@ -352,6 +353,14 @@ impl Engine {
             )),
             Err(source) => Err(self.failed(format!("cannot inspect the image `{reference}`"), source)),
         }
+    }
+
+    /// As [`Engine::image`] for each of these, all at once: Podman takes the longer for one the more images it has.
+    ///
+    /// # Errors
+    /// As [`Engine::image`].
+    pub async fn images(&self, references: &[String]) -> Result<Vec<Option<Image>>> {
+        try_join_all(references.iter().map(|reference| self.image(reference))).await
     }
 
     /// Pulls an image; `progress` gets what the engine tells of it.
